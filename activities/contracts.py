@@ -1,0 +1,367 @@
+"""Names, inputs and results of all activities: all that workflows, command line and workers agree on.
+
+No implementation and no client is imported here, so workflows can import it and a history can be replayed without
+Kubernetes or S3 at hand. `tests/activities/test_contracts.py` holds the implementations against this list.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from temporalio import activity
+
+from ramen.app import AppRef, AppSpec, Decision, Observed, StoreReport, Volume, Wanted, Wire, Witness
+from ramen.epoch import Epoch
+
+
+class Gate(StrEnum):
+    """What `await_vrg` can wait for; each is a function of `ramen.gates` or `activities.waiting`."""
+
+    READY = "ready"
+    """R1, and every expected volume restored and bound (S3)."""
+    ACCEPTED_SECONDARY = "accepted_secondary"
+    """Spec secondary and observedGeneration = generation: the operator can no longer act as primary."""
+    SECONDARY = "secondary"
+    """R3 on an existing VRG."""
+    FINAL_SYNC_PREPARED = "final_sync_prepared"
+    FINAL_SYNC_COMPLETE = "final_sync_complete"
+    CLEANED = "cleaned"
+    """R3, and the application's pods and PVCs are gone (D6)."""
+    REPROTECTED = "reprotected"
+    """On the serving side: every volume has a sync that began after its promotion (D16)."""
+    DELETED = "deleted"
+    """The VRG is gone."""
+
+
+class ReadVrg(Wire):
+    app: AppRef
+    cluster: str
+
+
+class WriteVrg(Wire):
+    """The desired VRG of one cluster; its spec is computed from `app` and `wanted` and never travels."""
+
+    app: AppSpec
+    cluster: str
+    wanted: Wanted
+    decision: Decision | None = None
+    """Facts that travel with a promotion (S10)."""
+    volumes: list[Volume] = []
+    """Written on the VRG as the volumes last known to be protected (S3)."""
+    only_existing: bool = False
+    """Never create: a demotion has nothing to demote where no VRG is."""
+
+
+class StampEpoch(Wire):
+    """Claims an epoch on a cluster's VRG by a guarded annotation write (S1)."""
+
+    app: AppRef
+    cluster: str
+    epoch: Epoch
+    action: str
+
+
+class AwaitVrg(Wire):
+    app: AppRef
+    cluster: str
+    gate: Gate
+    epoch: Epoch
+    pvc_selector: dict[str, Any] = {}
+    volumes: list[Volume] = []
+    """READY: those that must be restored. CLEANED, REPROTECTED: those that are meant."""
+    since: datetime | None = None
+    """REPROTECTED: when the application began to serve, by the serving cluster's own clock if known."""
+
+
+class DemoteWitnessed(Wire):
+    """The demotion of a relocate's source, watched closely enough to prove the final sync (S4)."""
+
+    write: WriteVrg
+    volumes: list[Volume]
+
+
+class DemoteResult(Wire):
+    observed: Observed
+    witness: Witness
+
+
+class PublishDecision(Wire):
+    """Writes one cluster's copy of the PlacementDecision."""
+
+    app: AppSpec
+    cluster: str
+    epoch: Epoch
+    decision: Decision
+    require_accepted_secondary: bool = False
+    """S6: this cluster's own entry may go only when its VRG accepted the Secondary role, read right before."""
+    require_primary: bool = False
+    """The promoted VRG of this cluster must be Primary at this epoch, read right before (D18)."""
+
+
+class DeleteVrg(Wire):
+    """Deletes one VRG under uid and resourceVersion preconditions, leaving a tombstone of the epoch (S7)."""
+
+    app: AppRef
+    cluster: str
+    epoch: Epoch
+
+
+class RemoveRestored(Wire):
+    """Deletes PVCs that an aborted promotion restored; only where the VRG accepted Secondary at this epoch."""
+
+    app: AppSpec
+    cluster: str
+    epoch: Epoch
+
+
+class RequestUpload(Wire):
+    """Makes the operator of the serving cluster upload PV and PVC objects again (S6)."""
+
+    app: AppSpec
+    cluster: str
+    epoch: Epoch
+    volumes: list[Volume]
+
+
+class ClaimEpoch(Wire):
+    """Claims `number` in every store that answers and makes its token; repeatable with the same `request_id`."""
+
+    app: AppRef
+    number: int
+    action: str
+    request_id: str
+    profiles: list[str]
+
+
+class ClaimedEpoch(Wire):
+    epoch: Epoch
+    stores: list[str]
+    """Profiles that hold the claim."""
+
+
+class LockRequest(Wire):
+    app: AppRef
+    epoch: Epoch
+    holder: str
+    workflow_id: str
+    profiles: list[str]
+    break_holder: str = ""
+
+
+class StoresQuery(Wire):
+    app: AppRef
+    profiles: list[str]
+
+
+class StoresSeen(Wire):
+    """What each profile holds of the operator's objects, and the newest epoch claimed in any."""
+
+    stores: list[StoreReport]
+    newest_epoch: Epoch | None = None
+    witness: Witness = Witness()
+
+
+class MirrorState(Wire):
+    """Documents for the mirror; written to every store that answers, never a gate (D8)."""
+
+    app: AppSpec
+    epoch: Epoch
+    document: dict[str, Any]
+    """Fields of `ramen.s3layout.StateDocument`."""
+    decision: Decision | None = None
+    profiles: list[str] = []
+
+
+class AppendHistory(Wire):
+    app: AppRef
+    epoch: Epoch
+    action: str
+    document: dict[str, Any]
+    """Fields of `ramen.s3layout.HistoryDocument`."""
+    profiles: list[str] = []
+
+
+class ProtectRequest(Wire):
+    """What a user asks for with `hubless protect`: the spec of a DRPC, as a file or from flags."""
+
+    namespace: str
+    name: str
+    spec: dict[str, Any]
+    annotations: dict[str, str] = {}
+    uid: str = ""
+
+
+class Survey(Wire):
+    """Looks at an application that is to be protected on one cluster."""
+
+    app: AppSpec
+    cluster: str
+
+
+class SurveyResult(Wire):
+    """`unsupported` names what this release does not carry (VolSync PVCs, consistency groups, …)."""
+
+    observed: Observed
+    unsupported: list[str] = []
+    missing_kinds: list[str] = []
+
+
+class ForwardRequest(Wire):
+    """A Failover or Relocate that was started in Temporal Web, to be sent to the entity as an Update."""
+
+    app: AppRef
+    action: str
+    request: dict[str, Any]
+    request_id: str
+
+
+class ClusterHealth(Wire):
+    """What one worker knows of a cluster: is its gate open, since when, what was the last error."""
+
+    cluster: str
+    reachable: bool
+    since: datetime | None = None
+    last_answer: datetime | None = None
+    error: str = ""
+    version: str = ""
+    worker: str = ""
+
+
+@activity.defn(name="read_vrg")
+async def read_vrg(request: ReadVrg) -> Observed:
+    """Reads the VRG, its volumes and the application's pods on one cluster; NotFound is a result."""
+    raise NotImplementedError
+
+
+@activity.defn(name="last_seen")
+async def last_seen(request: ReadVrg) -> Observed:
+    """What the answering worker's watch last saw of a VRG, however long ago; runs on the control queue."""
+    raise NotImplementedError
+
+
+@activity.defn(name="stamp_epoch")
+async def stamp_epoch(request: StampEpoch) -> Observed:
+    """Claims the epoch on the cluster's VRG, if there is one; raises StaleEpoch."""
+    raise NotImplementedError
+
+
+@activity.defn(name="write_vrg")
+async def write_vrg(request: WriteVrg) -> Observed:
+    """Writes the desired VRG if it differs; raises StaleEpoch, also where it would create."""
+    raise NotImplementedError
+
+
+@activity.defn(name="await_vrg")
+async def await_vrg(request: AwaitVrg) -> Observed:
+    """Waits, heartbeating, until the gate holds; raises StaleEpoch, VolumesMissing."""
+    raise NotImplementedError
+
+
+@activity.defn(name="demote_witnessed")
+async def demote_witnessed(request: DemoteWitnessed) -> DemoteResult:
+    """Demotes a relocate's source, latches each volume's final sync, and waits until the VRG is Secondary."""
+    raise NotImplementedError
+
+
+@activity.defn(name="publish_decision")
+async def publish_decision(request: PublishDecision) -> None:
+    """Writes one cluster's PlacementDecision; raises StaleEpoch, NotYet when a precondition does not hold."""
+    raise NotImplementedError
+
+
+@activity.defn(name="ensure_namespace")
+async def ensure_namespace(request: ReadVrg) -> None:
+    """Makes sure that the application's namespace exists on the cluster."""
+    raise NotImplementedError
+
+
+@activity.defn(name="delete_vrg")
+async def delete_vrg(request: DeleteVrg) -> None:
+    """Leaves a tombstone and deletes the VRG; an absent VRG is done."""
+    raise NotImplementedError
+
+
+@activity.defn(name="remove_restored")
+async def remove_restored(request: RemoveRestored) -> list[str]:
+    """Deletes PVCs that an aborted promotion restored; returns their names."""
+    raise NotImplementedError
+
+
+@activity.defn(name="request_upload")
+async def request_upload(request: RequestUpload) -> None:
+    """Removes the operator's archive marks from the volumes, so that it uploads them again."""
+    raise NotImplementedError
+
+
+@activity.defn(name="survey_cluster")
+async def survey_cluster(request: Survey) -> SurveyResult:
+    """Looks at a cluster before an application is protected: kinds, VRG, PVCs and their classes."""
+    raise NotImplementedError
+
+
+@activity.defn(name="resolve_application")
+async def resolve_application(request: ProtectRequest) -> AppSpec:
+    """Resolves a DRPC's spec with its DRPolicy and DRClusters; raises Refused with the remedy."""
+    raise NotImplementedError
+
+
+@activity.defn(name="claim_epoch")
+async def claim_epoch(request: ClaimEpoch) -> ClaimedEpoch:
+    """Claims an epoch in every store that answers; raises StaleEpoch."""
+    raise NotImplementedError
+
+
+@activity.defn(name="acquire_lock")
+async def acquire_lock(request: LockRequest) -> list[str]:
+    """Takes the advisory lock in at most 1 s; returns the stores that hold it; raises LockHeld (S13)."""
+    raise NotImplementedError
+
+
+@activity.defn(name="hold_lock")
+async def hold_lock(request: LockRequest) -> None:
+    """Renews the lock every 15 s until cancelled, then releases it; raises LockLost."""
+    raise NotImplementedError
+
+
+@activity.defn(name="release_lock")
+async def release_lock(request: LockRequest) -> None:
+    """Gives the lock back where it is ours."""
+    raise NotImplementedError
+
+
+@activity.defn(name="read_stores")
+async def read_stores(request: StoresQuery) -> StoresSeen:
+    """Lists what each store could restore, and the newest epoch and witness in any (S9, S4)."""
+    raise NotImplementedError
+
+
+@activity.defn(name="mirror_state")
+async def mirror_state(request: MirrorState) -> list[str]:
+    """Writes state and decision to every store that answers; returns those."""
+    raise NotImplementedError
+
+
+@activity.defn(name="append_history")
+async def append_history(request: AppendHistory) -> list[str]:
+    """Writes the record of a finished action to every store that answers; returns those."""
+    raise NotImplementedError
+
+
+@activity.defn(name="forward_request")
+async def forward_request(request: ForwardRequest) -> dict[str, Any]:
+    """Sends a request that was typed into Temporal Web to the entity; returns the entity's answer."""
+    raise NotImplementedError
+
+
+@activity.defn(name="cluster_health")
+async def cluster_health(cluster: str) -> ClusterHealth:
+    """What the worker that answers knows of a cluster; an empty name asks for that worker's own."""
+    raise NotImplementedError
+
+
+@activity.defn(name="list_health")
+async def list_health() -> list[ClusterHealth]:
+    """What the worker that answers knows of every cluster of the registry; runs on the control queue."""
+    raise NotImplementedError

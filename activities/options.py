@@ -1,0 +1,60 @@
+"""Time limits and retry policies by kind of activity: one place, so that no workflow carries a number of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio.common import RetryPolicy
+
+NEVER_RETRY = ["PayloadsTooLarge"]
+"""Errors of ours say themselves whether a retry helps (ramen.errors); this one is Temporal's."""
+
+SHORT_RETRY = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=10),
+    non_retryable_error_types=NEVER_RETRY,
+)
+"""Unlimited: a step of an action is never given up by itself, the operator decides (design 5)."""
+
+ONCE = RetryPolicy(maximum_attempts=1)
+"""A look that is no gate: one answer or none."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Time limits of one kind of activity; `schedule_to_start` None waits for a worker without end."""
+
+    start_to_close: timedelta
+    schedule_to_start: timedelta | None = None
+    heartbeat: timedelta | None = None
+    retry: RetryPolicy = SHORT_RETRY
+
+
+SHORT = Limits(start_to_close=timedelta(seconds=15))
+"""A few API calls of at most 5 s each; also bounds what a task lost with its worker costs."""
+
+STORE = Limits(start_to_close=timedelta(seconds=10))
+"""Store calls answer in milliseconds and give up on a silent store after about 1 s."""
+
+WAIT = Limits(start_to_close=timedelta(days=7), heartbeat=timedelta(seconds=5))
+"""Waits last as long as the clusters need; five seconds of silence mean that the worker is gone (temporal.md 4.5)."""
+
+
+def look(seconds: float) -> Limits:
+    """A single look with a total limit, for the side that is being left (D12, S12)."""
+    return Limits(
+        start_to_close=timedelta(seconds=seconds),
+        schedule_to_start=timedelta(seconds=seconds),
+        retry=ONCE,
+    )
+
+
+def short_within(seconds: float) -> Limits:
+    """A short activity that must find a free slot in time; used where an answer is refused without one."""
+    return Limits(
+        start_to_close=timedelta(seconds=15),
+        schedule_to_start=timedelta(seconds=seconds),
+        retry=RetryPolicy(maximum_attempts=3, initial_interval=timedelta(milliseconds=200)),
+    )

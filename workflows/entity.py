@@ -1,0 +1,661 @@
+"""DRPlacementControl: the one long-lived workflow of an application, its lock and its memory (D1, D4).
+
+Requests arrive as validated Updates. A handler looks at the clusters, refuses or claims an epoch, starts the action as
+a child, and answers with its ID; it never runs the action itself. When nothing happens nothing runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
+from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
+
+with workflow.unsafe.imports_passed_through():
+    from activities import contracts
+    from activities.options import SHORT, STORE, Limits, look, short_within
+    from ramen import names
+    from ramen.app import ActionKind, AppSpec, Observed, Wanted
+    from ramen.epoch import Epoch
+    from ramen.errors import HublessError, Refused, Superseded
+    from workflows import attributes, view
+    from workflows import state as decide
+    from workflows.inputs import (
+        ActionInput,
+        ActionRecord,
+        ActionResult,
+        Answer,
+        AppState,
+        ClusterSignal,
+        MoveRequest,
+        OperatorRequest,
+        Outcome,
+        ProtectUpdate,
+        StatusView,
+        StopAnswer,
+        StopKind,
+        StopRequest,
+        UnprotectRequest,
+    )
+    from workflows.steps import call, failure, lock_request
+
+SHORT_LOOK = 0.25
+"""Seconds for a look at a side whose gate the answering worker sees closed: another worker may still reach it."""
+
+HANDLER_SECONDS = 8.0
+"""Time for what a handler must read before it answers; the command line gives up after 10 s (S15)."""
+
+
+def refusal(err: HublessError) -> ApplicationError:
+    """A refusal as the caller of an Update meets it."""
+    return ApplicationError(str(err), type=type(err).__name__, non_retryable=True)
+
+
+@workflow.defn(name="DRPlacementControl")
+class DRPlacementControl:
+    """Holds what is wanted of every cluster for one application, and starts one action at a time."""
+
+    @workflow.init
+    def __init__(self, state: AppState) -> None:
+        self._state = state
+        self._lock = asyncio.Lock()
+        self._child: ChildWorkflowHandle[object, ActionResult] | None = None
+        self._following: set[asyncio.Task[None]] = set()
+        self._stop_answer: StopAnswer | None = None
+        self._wake = False
+        self._gone = False
+
+    @workflow.run
+    async def run(self, state: AppState) -> str:
+        """Lives until the application is unprotected; continues as new with no child open (S14)."""
+        self._show()
+        while True:
+            await workflow.wait_condition(
+                lambda: self._gone or self._wake or (self._quiet() and workflow.info().is_continue_as_new_suggested())
+            )
+            if self._gone:
+                await workflow.wait_condition(workflow.all_handlers_finished)
+                return f"{self._state.name} is not protected any more"
+            if self._wake:
+                self._wake = False
+                async with self._lock:
+                    await self._pay_debts()
+                continue
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            if self._quiet():
+                workflow.continue_as_new(self._state)
+
+    # --- queries and signals ----------------------------------------------
+
+    @workflow.query(description="Ramen's DRPC status, the three facts, and what every cluster owes")
+    def status(self) -> StatusView:
+        """The DRPC object, the `hubless` facts, and the entity's whole state."""
+        now = workflow.now()
+        child = self._child.id if self._child else ""
+        return StatusView(
+            drpc=view.drpc(self._state, now), hubless=view.hubless(self._state), state=self._state, child=child
+        )
+
+    @workflow.signal(description="A worker saw a material change of a VRG; a hint, never a fact")
+    def vrg_observed(self, signal: ClusterSignal) -> None:
+        """Wakes the entity to compare what is wanted with what is (S8)."""
+        self._hint()
+
+    @workflow.signal(description="A cluster answers again")
+    def cluster_returned(self, signal: ClusterSignal) -> None:
+        """Wakes the entity to pay what it owes to that cluster (S8)."""
+        self._hint()
+
+    @workflow.signal
+    def stop_answered(self, answer: StopAnswer) -> None:
+        """From a child: it begins to undo, or it is too late to abort."""
+        self._stop_answer = answer
+
+    def _hint(self) -> None:
+        if self._state.app and not self._state.superseded and self._child is None and not self._gone:
+            self._wake = True
+
+    # --- updates ----------------------------------------------
+
+    @workflow.update(description="Protect the application as a DRPC's spec says")
+    async def apply(self, update: ProtectUpdate) -> Answer:
+        """Protects the application; answers with the Deploy that was started."""
+        return await self._once(update.request_id, lambda: self._apply(update))
+
+    @workflow.update(description="Fail over to `target`; accepts the loss of what was not replicated yet")
+    async def failover(self, request: MoveRequest) -> Answer:
+        """Starts a failover; also during another action, which it supersedes (S5)."""
+        return await self._once(request.request_id, lambda: self._failover(request))
+
+    @failover.validator
+    def _check_failover(self, request: MoveRequest) -> None:
+        self._validate(request, lambda: decide.check_known(self._state, request.target))
+
+    @workflow.update(description="Relocate to `target`; needs both clusters and loses nothing")
+    async def relocate(self, request: MoveRequest) -> Answer:
+        """Starts a relocate, when no other action runs."""
+        return await self._once(request.request_id, lambda: self._relocate(request))
+
+    @relocate.validator
+    def _check_relocate(self, request: MoveRequest) -> None:
+        def check() -> None:
+            decide.check_known(self._state, request.target)
+            decide.check_nothing_runs(self._state)
+
+        self._validate(request, check)
+
+    @workflow.update(description="Stop the running action before its point of no return, and undo what it did")
+    async def abort(self, request: OperatorRequest) -> Answer:
+        """Aborts the running action; refused after its point of no return."""
+        return await self._once(request.request_id, lambda: self._abort(request))
+
+    @workflow.update(description="Try the failed step of the running action again")
+    async def retry(self, request: OperatorRequest) -> Answer:
+        """Tells the running action to try again, with what is accepted from now on."""
+        return await self._once(request.request_id, lambda: self._retry(request))
+
+    @workflow.update(description="Look again at every cluster that still owes something")
+    async def resume(self, request: OperatorRequest) -> Answer:
+        """Starts cleaning and re-protecting again, when it is parked."""
+        return await self._once(request.request_id, self._resume)
+
+    @workflow.update(description="Take the protection away; the application goes on running")
+    async def unprotect(self, request: UnprotectRequest) -> Answer:
+        """Starts the removal of all VRGs."""
+        return await self._once(request.request_id, lambda: self._unprotect(request))
+
+    def _validate(self, request: MoveRequest, check: Callable[[], None]) -> None:
+        if request.request_id in self._state.answers:
+            return
+        try:
+            check()
+        except HublessError as err:
+            raise refusal(err) from err
+
+    async def _once(self, request_id: str, work: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Gives the same request the same answer, also after a continue-as-new; one request at a time."""
+        async with self._lock:
+            if request_id and request_id in self._state.answers:
+                return self._state.answers[request_id]
+            try:
+                answer = await work()
+            except HublessError as err:
+                if isinstance(err, Superseded):
+                    self._change(superseded=str(err))
+                raise refusal(err) from err
+            except ActivityError as err:
+                kind, line = failure(err)
+                raise ApplicationError(f"{line}. Nothing was started.", type=kind, non_retryable=True) from err
+            if request_id:
+                kept = {**self._state.answers, request_id: answer}
+                self._change(answers=dict(list(kept.items())[-decide.REMEMBERED :]))
+            self._show()
+            return answer
+
+    # --- what the handlers do ----------------------------------------------
+
+    async def _apply(self, update: ProtectUpdate) -> Answer:
+        state = self._state
+        if state.app is not None:
+            raise Refused(
+                f"{state.name} is protected already by policy {state.app.policy}. "
+                f"See it: hubless status {state.name} -n {state.namespace}"
+            )
+        app = await call(
+            contracts.resolve_application,
+            update.request,
+            queue=names.CONTROL_QUEUE,
+            limits=short_within(HANDLER_SECONDS),
+            summary=f"Resolve policy and clusters of {state.name}",
+        )
+        home = app.preferred_cluster
+        first, *others = await asyncio.gather(
+            self._survey(app, home), *(self._survey(app, cluster) for cluster in app.others(home))
+        )
+        stores = await self._stores(app)
+        if not first.observed.reachable:
+            raise Refused(
+                f"{state.name} cannot be protected: {home} does not answer ({first.observed.error}). "
+                f"Check it: hubless cluster check {home}"
+            )
+        for surveyed in (first, *others):
+            if surveyed.unsupported:
+                raise Refused(f"{state.name} cannot be protected yet: {'; '.join(surveyed.unsupported)}")
+            if surveyed.observed.vrg is not None:
+                raise Refused(
+                    f"{surveyed.observed.cluster} has a VRG {state.name} already that this installation does not drive. "
+                    f"Take it over: hubless adopt {state.name} -n {state.namespace}, or delete it first"
+                )
+        seen = [surveyed.observed for surveyed in (first, *others)]
+        numbers = [epoch.number for epoch in [stores.newest_epoch, *(look.epoch for look in seen)] if epoch]
+        self._change(app=app)
+        try:
+            return await self._begin(
+                ActionKind.DEPLOY,
+                seen,
+                number=max(numbers, default=0) + 1,
+                request=MoveRequest(
+                    target=home,
+                    request_id=update.request_id,
+                    requester=update.requester,
+                    reason=update.reason,
+                    requested_at=workflow.now(),
+                ),
+            )
+        except (HublessError, ActivityError):
+            self._change(app=None)
+            raise
+
+    async def _failover(self, request: MoveRequest) -> Answer:
+        state, app = self._state, self._app()
+        others = app.others(request.target)
+        decide.check_known(state, request.target)
+        (target, stores, health), left = await asyncio.gather(
+            asyncio.gather(
+                self._read(request.target, short_within(HANDLER_SECONDS)), self._stores(app), self._health()
+            ),
+            asyncio.gather(*(self._last_seen(cluster) for cluster in others)),
+        )
+        closed = {known.cluster for known in health if not known.reachable}
+        seconds = {c: SHORT_LOOK if c in closed else state.timings.look_seconds for c in others}
+        decide.check_foreign(state, [target], stores)
+        decide.check_failover(state, request, target, stores)
+        looked = await asyncio.gather(*(self._read(cluster, look(seconds[cluster])) for cluster in others))
+        decide.check_foreign(state, list(looked), None)
+        return await self._begin(
+            ActionKind.FAILOVER,
+            [target, *looked],
+            request=request,
+            data_as_of=decide.last_sync([*looked, *left]) or state.last_good.get(request.target),
+        )
+
+    async def _relocate(self, request: MoveRequest) -> Answer:
+        state, app = self._state, self._app()
+        decide.check_known(state, request.target)
+        decide.check_nothing_runs(state)
+        source = state.decision.cluster or app.preferred_cluster
+        target_seen, source_seen, stores = await asyncio.gather(
+            self._read(request.target, short_within(state.timings.look_seconds * 3)),
+            self._read(source, short_within(state.timings.look_seconds * 3)),
+            self._stores(app),
+        )
+        decide.check_foreign(state, [target_seen, source_seen], stores)
+        decide.check_relocate(state, request, source_seen, target_seen, stores)
+        if source_seen.volumes:
+            # What the source holds now is what must arrive: volumes may have come since the last proof (S3).
+            self._change(volumes=source_seen.volumes)
+        return await self._begin(ActionKind.RELOCATE, [source_seen, target_seen], request=request)
+
+    async def _unprotect(self, request: UnprotectRequest) -> Answer:
+        app = self._app()
+        now = decide.running(self._state)
+        if now is None or now.kind is not ActionKind.UNPROTECT:
+            decide.check_nothing_runs(self._state)
+        looked = await asyncio.gather(
+            *(self._read(c, look(self._state.timings.look_seconds)) for c in app.cluster_names)
+        )
+        decide.check_foreign(self._state, list(looked), None)
+        unknown = [cluster for cluster in request.forget_clusters if cluster not in app.cluster_names]
+        if unknown:
+            raise Refused(f"{unknown[0]} is not a cluster of policy {app.policy} ({', '.join(app.cluster_names)}).")
+        move = MoveRequest(target="", requester=request.requester, reason=request.reason, requested_at=workflow.now())
+        return await self._begin(
+            ActionKind.UNPROTECT, list(looked), request=move, forget_clusters=request.forget_clusters
+        )
+
+    async def _abort(self, request: OperatorRequest) -> Answer:
+        record = decide.running(self._state)
+        if record is None or self._child is None:
+            raise Refused(f"No action of {self._state.name} runs, so there is nothing to abort.")
+        self._stop_answer = None
+        await self._child.signal(
+            "stop", StopRequest(kind=StopKind.ABORT, requester=request.requester, reason=request.reason)
+        )
+        # The child answers at once: it begins to undo, or says that it is too late. Undoing may take its time, and a
+        # failover must be accepted meanwhile, so this waits for the answer only.
+        await workflow.wait_condition(lambda: self._stop_answer is not None or self._child is None)
+        if self._stop_answer is not None and not self._stop_answer.accepted:
+            raise Refused(self._stop_answer.message)
+        return self._answer(record, f"{record.kind.value} is being aborted")
+
+    async def _retry(self, request: OperatorRequest) -> Answer:
+        if self._child is None or self._state.action is None:
+            raise Refused(f"No action of {self._state.name} runs, so there is nothing to retry.")
+        await self._child.signal("retry", request)
+        return self._answer(self._state.action, "trying again", workflow_id=self._child.id)
+
+    async def _resume(self) -> Answer:
+        self._app()
+        if self._child is not None and self._state.action is not None:
+            return self._answer(self._state.action, "runs already", workflow_id=self._child.id)
+        if not self._state.debts:
+            raise Refused(f"{self._state.name} owes nothing to any cluster; there is nothing to resume.")
+        await self._pay_debts()
+        if self._child is None or self._state.action is None:
+            raise Refused(f"{self._state.name} cannot go on: {self._state.superseded or 'no action was started'}")
+        return self._answer(self._state.action, "cleaning up and re-protecting", workflow_id=self._child.id)
+
+    def _answer(self, record: ActionRecord, message: str, workflow_id: str = "") -> Answer:
+        return Answer(
+            action=record.kind, workflow_id=workflow_id or record.workflow_id, epoch=record.epoch, message=message
+        )
+
+    # --- beginning and following an action ----------------------------------------------
+
+    async def _begin(
+        self,
+        kind: ActionKind,
+        seen: list[Observed],
+        request: MoveRequest,
+        number: int | None = None,
+        data_as_of: datetime | None = None,
+        forget_clusters: list[str] | None = None,
+    ) -> Answer:
+        """Claims the epoch, stops what runs, starts the child (S1, S5, S15)."""
+        app = self._app()
+        number = number or (self._state.epoch.number if self._state.epoch else 0) + 1
+        now = workflow.now()
+        request_id = request.request_id or f"{workflow.info().run_id}/{number}"
+        profiles = [cluster.s3_profile for cluster in app.clusters]
+        workflow_id = names.action_id(app.namespace, app.name, kind.value, number)
+        # The lock may refuse, and a refusal consumes no epoch: it is taken in the name of the epoch to come.
+        await call(
+            contracts.acquire_lock,
+            lock_request(app, Epoch(number=number, token="unclaimed"), workflow_id, request.break_lock),
+            queue=names.CONTROL_QUEUE,
+            limits=STORE,
+            summary="Take the advisory lock",
+        )
+        claimed = await call(
+            contracts.claim_epoch,
+            contracts.ClaimEpoch(
+                app=app.ref, number=number, action=kind.value, request_id=request_id, profiles=profiles
+            ),
+            queue=names.CONTROL_QUEUE,
+            limits=STORE,
+            summary=f"Claim epoch {number}",
+        )
+        epoch = claimed.epoch
+        self._state = decide.issue(self._state, epoch)
+        reachable = [look_.cluster for look_ in seen if look_.reachable and look_.vrg is not None]
+        await asyncio.gather(*(self._stamp(cluster, epoch, kind) for cluster in reachable))
+        await self._supersede(f"{kind.value} to {request.target or 'nowhere'} (epoch {number})")
+        source = self._state.decision.cluster
+        record = ActionRecord(
+            kind=kind,
+            workflow_id=workflow_id,
+            epoch=number,
+            target=request.target,
+            source=source or "",
+            requester=request.requester,
+            reason=request.reason,
+            requested_at=request.requested_at or now,
+            data_as_of=data_as_of,
+        )
+        given = ActionInput(
+            request=request,
+            app=app,
+            epoch=epoch,
+            source=source,
+            wanted=self._state.wanted,
+            decision=self._state.decision,
+            volumes=self._state.volumes,
+            known_empty=self._state.known_empty,
+            data_as_of=record.data_as_of,
+            forget_clusters=forget_clusters or [],
+            timings=self._state.timings,
+        )
+        self._change(action=record)
+        await self._start(kind, given, record)
+        return self._answer(record, f"{kind.value} started")
+
+    async def _stamp(self, cluster: str, epoch: Epoch, kind: ActionKind) -> None:
+        await call(
+            contracts.stamp_epoch,
+            contracts.StampEpoch(app=self._app().ref, cluster=cluster, epoch=epoch, action=kind.value),
+            queue=names.cluster_queue(cluster),
+            limits=look(HANDLER_SECONDS / 2),
+            summary=f"Claim the VRG on {cluster}",
+        )
+
+    async def _supersede(self, by: str) -> None:
+        """Ends the running child and waits until its activities have ended: no two writers at a time."""
+        if self._child is None:
+            return
+        child = self._child
+        await child.signal("stop", StopRequest(kind=StopKind.SUPERSEDE, reason=f"superseded by {by}"))
+        await workflow.wait_condition(lambda: self._child is not child)
+
+    async def _start(self, kind: ActionKind, given: ActionInput, record: ActionRecord) -> None:
+        app = self._app()
+        workflow_id = names.action_id(app.namespace, app.name, kind.value, record.epoch)
+        target = record.target or self._state.decision.cluster or app.preferred_cluster
+        self._child = await workflow.start_child_workflow(
+            kind.value,
+            given,
+            id=workflow_id,
+            result_type=ActionResult,
+            task_queue=names.CONTROL_QUEUE,
+            # The entity may be terminated or reset; the action must not die with it (S14).
+            parent_close_policy=ParentClosePolicy.ABANDON,
+            search_attributes=attributes.of_action(
+                app.namespace, app.name, kind.value, target, "Started", record.epoch
+            ),
+            memo={"requester": record.requester, "reason": record.reason},
+            static_summary=f"{kind.value} of {app.namespace}/{app.name} to {target}"[:180],
+        )
+        follow = asyncio.create_task(self._follow(kind, self._child, record))
+        self._following.add(follow)
+        follow.add_done_callback(self._following.discard)
+
+    async def _follow(
+        self, kind: ActionKind, child: ChildWorkflowHandle[object, ActionResult], record: ActionRecord
+    ) -> None:
+        """Takes the result into the state, mirrors it, and starts what follows."""
+        try:
+            result = await child
+        except ChildWorkflowError as err:
+            result = ActionResult(
+                action=kind,
+                outcome=Outcome.SUPERSEDED,
+                message=f"{child.id} was ended from outside ({err.cause or err}); the clusters show what is true",
+                promoted=kind in (ActionKind.FAILOVER, ActionKind.RELOCATE),
+            )
+        now = workflow.now()
+        mine = self._state.action
+        if kind is ActionKind.REPROTECT:
+            self._state = decide.after(self._state, record, result, now)
+            if mine and mine.epoch == record.epoch:
+                self._change(action=decide.with_three_facts(mine, result))
+        else:
+            self._state = decide.after(self._state, record, result, now)
+            self._change(action=self._state.history[-1])
+        self._change(debts=decide.debts_of(self._state, result, now))
+        self._child = None
+        self._show()
+        await self._write_mirror(kind, record, result)
+        if kind is ActionKind.UNPROTECT and result.outcome is Outcome.DONE:
+            self._gone = True
+        elif kind is not ActionKind.REPROTECT and self._state.decision.cluster:
+            self._hint()
+
+    async def _pay_debts(self) -> None:
+        """Starts the Reprotect that every other cluster still needs; nothing when an action runs."""
+        state = self._state
+        if self._child is not None or state.app is None or state.superseded or state.epoch is None:
+            return
+        if state.decision.cluster is None:
+            return
+        last = state.action
+        given = ActionInput(
+            app=state.app,
+            epoch=state.epoch,
+            wanted=state.wanted,
+            decision=state.decision,
+            volumes=state.volumes,
+            known_empty=state.known_empty,
+            serving_at=last.serving_at if last else None,
+            timings=state.timings,
+        )
+        record = ActionRecord(
+            kind=ActionKind.REPROTECT,
+            workflow_id=names.action_id(state.namespace, state.name, "Reprotect", state.epoch.number),
+            epoch=state.epoch.number,
+            target=state.decision.cluster,
+            requested_at=workflow.now(),
+        )
+        await self._start(ActionKind.REPROTECT, given, record)
+
+    async def _write_mirror(self, kind: ActionKind, record: ActionRecord, result: ActionResult) -> None:
+        """State, decision and history to every store that answers; never a gate (D8, D13)."""
+        app, epoch = self._state.app, self._state.epoch
+        if app is None or epoch is None:
+            return
+        profiles = [cluster.s3_profile for cluster in app.clusters]
+        now = workflow.now()
+        document = {
+            "spec": app.model_dump(mode="json"),
+            "wanted": {cluster: wanted.model_dump(mode="json") for cluster, wanted in self._state.wanted.items()},
+            "volumes": [volume.model_dump() for volume in self._state.volumes],
+            "phase": view.phase(self._state),
+            "progression": view.progression(self._state),
+            "conditions": view.conditions(self._state, now),
+            "observed": {"debts": [debt.model_dump(mode="json") for debt in self._state.debts]},
+            "written_at": now.isoformat(),
+        }
+        history = {
+            "action": kind.value,
+            "record": record.model_dump(mode="json"),
+            "result": result.model_dump(mode="json"),
+            "written_at": now.isoformat(),
+        }
+        try:
+            await asyncio.gather(
+                call(
+                    contracts.mirror_state,
+                    contracts.MirrorState(
+                        app=app, epoch=epoch, document=document, decision=self._state.decision, profiles=profiles
+                    ),
+                    queue=names.CONTROL_QUEUE,
+                    limits=_MIRROR,
+                    summary="Mirror the state",
+                ),
+                call(
+                    contracts.append_history,
+                    contracts.AppendHistory(
+                        app=app.ref, epoch=epoch, action=kind.value, document=history, profiles=profiles
+                    ),
+                    queue=names.CONTROL_QUEUE,
+                    limits=_MIRROR,
+                    summary="Record the action",
+                ),
+            )
+        except ActivityError as err:
+            workflow.logger.warning("the mirror was not written: %s", failure(err)[1])
+
+    # --- reads ----------------------------------------------
+
+    async def _read(self, cluster: str, limits: Limits) -> Observed:
+        """One look at a cluster; one that does not answer is unknown, never absent (D10)."""
+        try:
+            return await call(
+                contracts.read_vrg,
+                contracts.ReadVrg(app=self._app().ref, cluster=cluster),
+                queue=names.cluster_queue(cluster),
+                limits=limits,
+                summary=f"Look at {cluster}",
+            )
+        except ActivityError as err:
+            kind, line = failure(err)
+            if kind not in ("NotServed", "TimedOut", "ClusterUnreachable", "GateClosed", "ServerBusy"):
+                raise
+            reason = f"no worker reaches {cluster}" if kind == "NotServed" else line
+            return Observed(cluster=cluster, reachable=False, error=reason, at=workflow.now())
+
+    async def _survey(self, app: AppSpec, cluster: str) -> contracts.SurveyResult:
+        try:
+            return await call(
+                contracts.survey_cluster,
+                contracts.Survey(app=app, cluster=cluster),
+                queue=names.cluster_queue(cluster),
+                limits=short_within(self._state.timings.look_seconds * 3),
+                summary=f"Look at {cluster}",
+            )
+        except ActivityError as err:
+            kind, line = failure(err)
+            if kind not in ("NotServed", "TimedOut", "ClusterUnreachable", "GateClosed", "ServerBusy"):
+                raise
+            return contracts.SurveyResult(
+                observed=Observed(cluster=cluster, reachable=False, error=line, at=workflow.now())
+            )
+
+    async def _last_seen(self, cluster: str) -> Observed:
+        try:
+            return await call(
+                contracts.last_seen,
+                contracts.ReadVrg(app=self._app().ref, cluster=cluster),
+                queue=names.CONTROL_QUEUE,
+                limits=look(self._state.timings.look_seconds),
+                summary=f"Recall what {cluster} showed last",
+            )
+        except ActivityError:
+            return Observed(cluster=cluster, reachable=False, error="nothing remembered")
+
+    async def _health(self) -> list[contracts.ClusterHealth]:
+        try:
+            return await workflow.execute_activity(
+                contracts.list_health,
+                task_queue=names.CONTROL_QUEUE,
+                start_to_close_timeout=timedelta(seconds=self._state.timings.look_seconds),
+                schedule_to_start_timeout=timedelta(seconds=self._state.timings.look_seconds),
+                summary="Ask which clusters answer",
+            )
+        except ActivityError:
+            return []
+
+    async def _stores(self, app: AppSpec) -> contracts.StoresSeen:
+        return await call(
+            contracts.read_stores,
+            contracts.StoresQuery(app=app.ref, profiles=[cluster.s3_profile for cluster in app.clusters]),
+            queue=names.CONTROL_QUEUE,
+            limits=STORE,
+            summary="Look at the stores",
+        )
+
+    # --- state ----------------------------------------------
+
+    def _app(self) -> AppSpec:
+        if self._state.superseded:
+            raise Refused(f"{self._state.name} is driven by somebody else: {self._state.superseded}")
+        if self._state.app is None:
+            raise Refused(f"{self._state.namespace}/{self._state.name} is not protected.")
+        return self._state.app
+
+    def _change(self, **changes: object) -> None:
+        self._state = self._state.model_copy(update=changes)
+
+    def _quiet(self) -> bool:
+        return self._child is None and not self._following
+
+    def _show(self) -> None:
+        state = self._state
+        lines = [f"### {state.namespace}/{state.name}", ""]
+        epoch = state.epoch.number if state.epoch else "-"
+        lines.append(f"Serves on **{state.decision.cluster or 'no cluster'}**, epoch {epoch}")
+        if state.superseded:
+            lines.append(f"**Stopped:** {state.superseded}")
+        if state.action:
+            lines.append(f"Last action: {state.action.kind.value} ({state.action.workflow_id})")
+        wanted: dict[str, Wanted] = state.wanted
+        lines += ["", "| Cluster | Wanted | Epoch | Owes |", "|---|---|---|---|"]
+        for cluster, want in wanted.items():
+            owes = next((f"{d.wants} since {decide.clock(d.since)}" for d in state.debts if d.cluster == cluster), "")
+            lines.append(f"| {cluster} | {want.role} | {want.epoch.number} | {owes} |")
+        workflow.set_current_details("\n".join(lines))
+
+
+_MIRROR = Limits(start_to_close=SHORT.start_to_close, schedule_to_start=timedelta(seconds=60))
+"""The mirror waits for a worker a minute and is then written with the next transition."""

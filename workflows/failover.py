@@ -1,0 +1,234 @@
+"""Failover: promote the target from what replication brought over, then decide for it.
+
+Ends when the application serves; the side that was left is demoted, cleaned and re-protected by `Reprotect` (D6).
+The side that is being left is not needed for any step here (D12). Order and gates: drpc.md 3.3, steps 10 and 11.
+"""
+
+from __future__ import annotations
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from activities import contracts
+    from activities.contracts import Gate
+    from activities.options import SHORT, STORE
+    from ramen import names
+    from ramen.app import ActionKind, AppRef, Decision, Observed, Role, Wanted
+    from workflows.inputs import ActionInput, ActionResult, OperatorRequest, Outcome, StepsView, StopRequest
+    from workflows.steps import Action, call
+
+
+async def forward(kind: ActionKind, given: ActionInput) -> ActionResult:
+    """Sends an action that was typed into Temporal Web to the application's entity, and returns its answer (S15).
+
+    Raises `Refused` when the form lacks the request or the confirmation does not name an application.
+    """
+    namespace, _, name = given.confirm.partition("/")
+    if given.request is None or not namespace or not name:
+        raise ApplicationError(
+            'Fill in the form as {"confirm": "<namespace>/<name>", "request": {"target": "<cluster>"}}. '
+            "Nothing was changed.",
+            type="Refused",
+            non_retryable=True,
+        )
+    answer = await call(
+        contracts.forward_request,
+        contracts.ForwardRequest(
+            app=AppRef(namespace=namespace, name=name),
+            action=kind.value.lower(),
+            request=given.request.model_dump(mode="json"),
+            request_id=given.request.request_id or workflow.info().run_id,
+        ),
+        queue=names.CONTROL_QUEUE,
+        limits=STORE,
+        summary=f"Ask {given.confirm} for a {kind.value.lower()} to {given.request.target}",
+    )
+    return ActionResult(action=kind, outcome=Outcome.DONE, message=f"{answer['message']}: {answer['workflow_id']}")
+
+
+@workflow.defn(name="Failover")
+class Failover(Action):
+    """Moves an application to a surviving cluster, accepting what replication had not yet brought over."""
+
+    kind = ActionKind.FAILOVER
+
+    @workflow.init
+    def __init__(self, given: ActionInput) -> None:
+        super().__init__(given)
+        self._promotion_asked = False
+
+    @workflow.run
+    async def run(self, given: ActionInput) -> ActionResult:
+        """Runs under the entity; without a parent it only forwards the request."""
+        if given.app is None:
+            return await forward(self.kind, given)
+        return await self.guarded(self._fail_over, self._undo)
+
+    @workflow.signal
+    def stop(self, request: StopRequest) -> None:
+        """From the entity: abort, or make way for a newer action."""
+        self.on_stop(request)
+
+    @workflow.signal
+    def retry(self, request: OperatorRequest) -> None:
+        """From the entity: try the failed step again."""
+        self.on_retry(request)
+
+    @workflow.query
+    def steps(self) -> StepsView:
+        """The table of steps, with what is awaited on which cluster since when."""
+        return self.view()
+
+    def title(self) -> str:
+        return f"Failover of {self.app.ref} to {self.target}, epoch {self.epoch.number}"
+
+    def facts(self) -> list[str]:
+        as_of = f"{self.given.data_as_of:%Y-%m-%d %H:%M:%S} UTC" if self.given.data_as_of else "not known"
+        return [
+            f"Data as of {as_of}; what {self.given.source or 'the other side'} wrote later is lost",
+            self.asked_by(),
+            f"Volumes: {len(self.given.volumes)}",
+            "Point of no return passed: the decision names " + self.target
+            if self.point_of_no_return_passed
+            else "Can be aborted until the decision is published",
+        ]
+
+    @property
+    def target(self) -> str:
+        """The cluster that is to serve."""
+        return self.given.request.target if self.given.request else ""
+
+    def promoted(self) -> bool:
+        return self._promotion_asked
+
+    def too_late(self) -> str:
+        return (
+            f"Too late to abort: the decision names {self.target}. "
+            f"The way back is: hubless relocate {self.app.name} -n {self.app.namespace} --to {self.given.source}"
+        )
+
+    async def _fail_over(self) -> ActionResult:
+        app, target = self.app, self.target
+        decision = Decision(
+            cluster=target,
+            previous=self.given.source,
+            retained=[cluster for cluster in app.others(target) if cluster == self.given.source],
+            epoch=self.epoch,
+            decided_at=workflow.now(),
+        )
+        self.wanted[target] = Wanted(role=Role.PRIMARY, epoch=self.epoch, action="Failover")
+        self.phase("Promoting")
+        self._promotion_asked = True
+        await self.step(
+            f"Restore and promote on {target}",
+            lambda: self.short(
+                contracts.write_vrg,
+                contracts.WriteVrg(
+                    app=app,
+                    cluster=target,
+                    wanted=self.wanted[target],
+                    decision=decision,
+                    volumes=self.given.volumes,
+                ),
+                target,
+                SHORT,
+                f"Promote {app.name} on {target}",
+            ),
+            cluster=target,
+            awaits=f"a worker that reaches {target} to promote {app.name}",
+        )
+        ready = await self.step(
+            f"Wait until {target} is ready",
+            self._await_ready,
+            cluster=target,
+            awaits=f"{target} to restore and promote {len(self.given.volumes)} volumes",
+            note=lambda seen: f"{len(seen.volumes)} volumes",
+        )
+        self.point_of_no_return_passed = True
+        await self.step(
+            f"Decide for {target}",
+            lambda: self.short(
+                contracts.publish_decision,
+                contracts.PublishDecision(
+                    app=app, cluster=target, epoch=self.epoch, decision=decision, require_primary=True
+                ),
+                target,
+                SHORT,
+                f"Publish the decision for {target}",
+            ),
+            cluster=target,
+            awaits=f"the decision for {target} to be published",
+        )
+        return ActionResult(
+            action=self.kind,
+            outcome=Outcome.DONE,
+            message=f"{app.name} serves on {target}",
+            wanted=self.wanted,
+            decision=decision,
+            volumes=ready.volumes or self.given.volumes,
+            promoted=True,
+            serving_at=workflow.now(),
+            data_as_of=self.given.data_as_of,
+            steps=self.rows,
+        )
+
+    async def _await_ready(self) -> Observed:
+        missing = {*self.accepted.accept_missing_volumes}
+        if self.given.request:
+            missing |= {*self.given.request.accept_missing_volumes}
+        return await self.wait(
+            contracts.AwaitVrg(
+                app=self.app.ref,
+                cluster=self.target,
+                gate=Gate.READY,
+                epoch=self.epoch,
+                pvc_selector=self.app.pvc_selector,
+                volumes=[volume for volume in self.given.volumes if volume.name not in missing],
+            ),
+            f"Wait until {self.app.name} is ready on {self.target}",
+        )
+
+    async def _undo(self, reason: str) -> ActionResult:
+        """Abort before the decision: demote the target and remove what was restored there (S5)."""
+        app, target = self.app, self.target
+        self.phase("Aborting")
+        self.wanted[target] = Wanted(role=Role.SECONDARY, epoch=self.epoch, action="Failover")
+        await self.step(
+            f"Demote {target} again",
+            lambda: self.short(
+                contracts.write_vrg,
+                contracts.WriteVrg(
+                    app=app,
+                    cluster=target,
+                    wanted=self.wanted[target],
+                    volumes=self.given.volumes,
+                    only_existing=True,
+                ),
+                target,
+                SHORT,
+                f"Demote {app.name} on {target}",
+            ),
+            cluster=target,
+        )
+        await self.step(
+            f"Wait until {target} accepted the Secondary role",
+            lambda: self.wait(
+                contracts.AwaitVrg(app=app.ref, cluster=target, gate=Gate.ACCEPTED_SECONDARY, epoch=self.epoch),
+                f"Wait until {target} accepted the Secondary role",
+            ),
+            cluster=target,
+        )
+        await self.step(
+            f"Remove what was restored on {target}",
+            lambda: self.short(
+                contracts.remove_restored,
+                contracts.RemoveRestored(app=app, cluster=target, epoch=self.epoch),
+                target,
+                SHORT,
+                f"Remove restored PVCs on {target}",
+            ),
+            cluster=target,
+            note=lambda removed: ", ".join(removed) or "nothing was restored",
+        )
+        return self.ended(Outcome.ABORTED, f"Failover to {target} aborted: {reason or 'no reason given'}")

@@ -1,0 +1,267 @@
+"""Inputs, results, Updates and Queries of all workflows: the language between people, entity and actions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from activities.contracts import ProtectRequest
+from ramen.app import ActionKind, AppSpec, Decision, PodCount, Volume, Wanted, Wire
+from ramen.epoch import Epoch
+
+
+class Timings(Wire):
+    """Time limits of the orchestration in seconds; part of the input so that a history replays with its own."""
+
+    look_seconds: float = 1.0
+    """Total time for a look at a side that is being left (D12, S12)."""
+    slot_seconds: float = 30.0
+    """Time that other activities wait for a free slot on a reachable cluster (S12)."""
+    await_park_seconds: float = 10.0
+    """How long a Reprotect looks for an absent cluster before it parks (S14)."""
+
+
+class MoveRequest(Wire):
+    """A failover or relocate as asked for by a person.
+
+    `request_id` makes asking again safe: the same ID gives the same answer and starts nothing new.
+    """
+
+    target: str
+    request_id: str = ""
+    requester: str = ""
+    reason: str = ""
+    accept_data_loss: bool = False
+    accept_missing_volumes: list[str] = []
+    break_lock: str = ""
+    requested_at: datetime | None = None
+
+
+class ProtectUpdate(Wire):
+    """`apply`: protect an application, or change what follows from its spec."""
+
+    request: ProtectRequest
+    request_id: str = ""
+    requester: str = ""
+    reason: str = ""
+
+
+class UnprotectRequest(Wire):
+    request_id: str = ""
+    requester: str = ""
+    reason: str = ""
+    forget_clusters: list[str] = []
+
+
+class OperatorRequest(Wire):
+    """`abort`, `retry`, `resume`: what an operator says to an action that runs or waits."""
+
+    request_id: str = ""
+    requester: str = ""
+    reason: str = ""
+    accept_data_loss: bool = False
+    accept_missing_volumes: list[str] = []
+
+
+class Answer(Wire):
+    """What an accepted Update returns: the action that was started or spoken to."""
+
+    action: ActionKind
+    workflow_id: str
+    epoch: int
+    message: str
+
+
+class StepState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Waiting(Wire):
+    """A wait says what it waits for, on which cluster, since when."""
+
+    reason: str
+    cluster: str = ""
+    since: datetime | None = None
+
+
+class Step(Wire):
+    """One line of an action's table."""
+
+    title: str
+    state: StepState = StepState.PENDING
+    cluster: str = ""
+    note: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    waiting: Waiting | None = None
+
+
+class ActionInput(Wire):
+    """Input of an action's workflow.
+
+    Started by the entity, it carries the application and a claimed epoch. Typed into Temporal Web's start form, it
+    carries `confirm` and `request` only, and the workflow forwards itself to the entity (S15).
+    """
+
+    confirm: str = ""
+    """`<namespace>/<name>`, required in a form without a parent."""
+    request: MoveRequest | None = None
+    app: AppSpec | None = None
+    epoch: Epoch | None = None
+    source: str | None = None
+    wanted: dict[str, Wanted] = {}
+    decision: Decision = Decision()
+    volumes: list[Volume] = []
+    known_empty: bool = False
+    """The application is known to have no volumes (S3)."""
+    data_as_of: datetime | None = None
+    serving_at: datetime | None = None
+    forget_clusters: list[str] = []
+    timings: Timings = Timings()
+
+
+class Outcome(StrEnum):
+    DONE = "done"
+    ABORTED = "aborted"
+    SUPERSEDED = "superseded"
+    """Another action took over, or an epoch was met that nobody here issued."""
+    PARKED = "parked"
+    """A Reprotect whose peer is absent; the debt starts the next one (S14)."""
+
+
+class ActionResult(Wire):
+    """The three facts with their times, and what the entity has to remember (D4, D6)."""
+
+    action: ActionKind
+    outcome: Outcome
+    message: str = ""
+    wanted: dict[str, Wanted] = {}
+    decision: Decision | None = None
+    volumes: list[Volume] = []
+    promoted: bool = False
+    """The target was asked to be Primary: whatever happened later, the side it left is no longer the newest copy."""
+    serving_at: datetime | None = None
+    cleaned_at: datetime | None = None
+    reprotected_at: datetime | None = None
+    data_as_of: datetime | None = None
+    debts: list[str] = []
+    foreign_epoch: bool = False
+    steps: list[Step] = []
+
+
+class StopKind(StrEnum):
+    ABORT = "abort"
+    SUPERSEDE = "supersede"
+
+
+class StopRequest(Wire):
+    """Entity to child: give up; `abort` compensates before the point of no return, `supersede` only stops."""
+
+    kind: StopKind
+    requester: str = ""
+    reason: str = ""
+
+
+class StopAnswer(Wire):
+    """Child to entity: the abort began, or it is too late for it."""
+
+    workflow_id: str
+    accepted: bool
+    message: str
+
+
+class ClusterSignal(Wire):
+    """Worker to entity: a hint that something material changed or a cluster answers again (S8)."""
+
+    cluster: str
+    reason: str = ""
+
+
+class ActionRecord(Wire):
+    """The action that runs, or the last that ran; times belong to the three facts."""
+
+    kind: ActionKind
+    workflow_id: str
+    epoch: int
+    target: str = ""
+    source: str = ""
+    requester: str = ""
+    reason: str = ""
+    requested_at: datetime | None = None
+    serving_at: datetime | None = None
+    cleaned_at: datetime | None = None
+    reprotected_at: datetime | None = None
+    data_as_of: datetime | None = None
+    point_of_no_return_passed: bool = False
+    outcome: Outcome | None = None
+    message: str = ""
+
+
+class Debt(Wire):
+    """Something decided for a cluster that could not be reached: kept until it is carried out (D4, S8)."""
+
+    cluster: str
+    wants: str
+    since: datetime
+
+
+class AppState(Wire):
+    """All that an entity remembers; survives continue-as-new and is mirrored to S3 (D13)."""
+
+    namespace: str
+    name: str
+    app: AppSpec | None = None
+    issued: list[Epoch] = []
+    """The newest epochs that this entity claimed, oldest first."""
+    wanted: dict[str, Wanted] = {}
+    decision: Decision = Decision()
+    volumes: list[Volume] = []
+    known_empty: bool = False
+    protected: dict[str, datetime] = {}
+    """By cluster: when its copy was last proven good since it last stopped serving (S2)."""
+    last_good: dict[str, datetime] = {}
+    """By cluster: the data of its copy as of then; shown in refusals and prompts."""
+    action: ActionRecord | None = None
+    follow_up: str = ""
+    """Workflow ID of the Reprotect that runs, empty without one."""
+    debts: list[Debt] = []
+    superseded: str = ""
+    """Why this entity stopped acting; only adopt goes on (S1)."""
+    answers: dict[str, Answer] = {}
+    """By request ID, newest last, bounded."""
+    history: list[ActionRecord] = []
+    timings: Timings = Timings()
+    drpc_generation: int = 1
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """The newest epoch issued."""
+        return self.issued[-1] if self.issued else None
+
+
+class StatusView(Wire):
+    """Answer of the entity's `status` query: Ramen's DRPC and what Hubless knows beside it (issue of the CLI)."""
+
+    drpc: dict[str, Any]
+    hubless: dict[str, Any]
+    state: AppState
+    child: str = ""
+    """Workflow ID of the action that runs now; its `steps` query has the waits."""
+    pods: PodCount = PodCount()
+
+
+class StepsView(Wire):
+    """Answer of an action's `steps` query."""
+
+    title: str
+    steps: list[Step]
+    waiting: Waiting | None = None
+    needs_operator: str = ""
+    """What the operator can do now, empty while nothing is needed."""
+    point_of_no_return_passed: bool = False
+    result: ActionResult | None = None

@@ -1,0 +1,251 @@
+"""Reprotect: make every other cluster Secondary, clean it, and prove that a later loss would be survivable.
+
+It is a property of state, not of the action that led here (D7): whichever way the application came to serve where it
+serves, every other cluster is claimed, demoted, released by its copy of the decision, cleaned and re-protected, in
+this order (S6). It gives way to the next action at any time, and parks when a cluster is absent (S14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from activities import contracts
+    from activities.contracts import Gate
+    from activities.options import SHORT, STORE, short_within
+    from ramen import names
+    from ramen.app import ActionKind, Decision, Observed, Role, StoreReport, Volume, Wanted
+    from workflows.inputs import ActionInput, ActionResult, OperatorRequest, Outcome, StepsView, StopRequest
+    from workflows.steps import Action, Ended, call, failure
+
+T = TypeVar("T")
+
+UPLOAD_CHECK_SECONDS = 5
+"""Pause between two looks at the stores: the operator uploads some seconds after its promotion (vrg.md 3.3)."""
+
+ABSENT = ("NotServed", "ClusterUnreachable", "GateClosed")
+"""Failures that mean: this cluster is not there now."""
+
+
+@workflow.defn(name="Reprotect")
+class Reprotect(Action):
+    """Cleans and re-protects the clusters that do not serve."""
+
+    kind = ActionKind.REPROTECT
+
+    @workflow.init
+    def __init__(self, given: ActionInput) -> None:
+        super().__init__(given)
+
+    @workflow.run
+    async def run(self, given: ActionInput) -> ActionResult:
+        """Ends re-protected, parked for an absent cluster, or superseded."""
+        return await self.guarded(self._reprotect)
+
+    @workflow.signal
+    def stop(self, request: StopRequest) -> None:
+        """From the entity: make way for a newer action."""
+        self.on_stop(request)
+
+    @workflow.signal
+    def retry(self, request: OperatorRequest) -> None:
+        """From the entity: try the failed step again."""
+        self.on_retry(request)
+
+    @workflow.query
+    def steps(self) -> StepsView:
+        """The table of steps, with what is awaited on which cluster since when."""
+        return self.view()
+
+    def title(self) -> str:
+        return f"Clean up and re-protect {self.app.ref}, epoch {self.epoch.number}"
+
+    def facts(self) -> list[str]:
+        return [f"{self.app.name} serves on {self.home}; a loss of {self.home} is survivable once this is done"]
+
+    def too_late(self) -> str:
+        return "Cleaning up is not aborted; it makes way for a failover or a relocate by itself."
+
+    @property
+    def home(self) -> str:
+        """The cluster that serves."""
+        return self.given.decision.cluster or self.app.preferred_cluster
+
+    async def _reprotect(self) -> ActionResult:
+        self.phase("Cleaning up")
+        for peer in self.app.others(self.home):
+            await self._clean(peer)
+        decision = Decision(
+            cluster=self.home,
+            previous=self.given.decision.previous,
+            epoch=self.epoch,
+            decided_at=self.given.decision.decided_at,
+        )
+        await self._on(
+            self.home,
+            f"Release the old side in {self.home}'s decision",
+            contracts.publish_decision,
+            contracts.PublishDecision(
+                app=self.app, cluster=self.home, epoch=self.epoch, decision=decision, require_primary=True
+            ),
+        )
+        cleaned_at = workflow.now()
+        self.phase("Re-protecting")
+        serving = await self._synchronised()
+        volumes: list[Volume] = serving.volumes
+        await self._uploaded(volumes)
+        for peer in self.app.others(self.home):
+            # The peer keeps the list of volumes, so that a promotion there knows what must be restored (S3).
+            await self._write_secondary(peer, volumes, f"Record the protected volumes on {peer}")
+        self.phase("Protected")
+        return ActionResult(
+            action=self.kind,
+            outcome=Outcome.DONE,
+            message=f"{self.app.name} is protected again",
+            wanted=self.wanted,
+            decision=decision,
+            volumes=volumes,
+            cleaned_at=cleaned_at,
+            reprotected_at=workflow.now(),
+            data_as_of=_last_sync(serving),
+            steps=self.rows,
+        )
+
+    async def _clean(self, peer: str) -> None:
+        claimed = await self._on(
+            peer,
+            f"Claim {peer}",
+            contracts.stamp_epoch,
+            contracts.StampEpoch(app=self.app.ref, cluster=peer, epoch=self.epoch, action=self.kind.value),
+        )
+        # A former primary is demoted as after a failover: it resynchronises, and its PVCs need not be gone before.
+        # A VRG that is Secondary already keeps its action, and with it its generation.
+        action = "Failover" if claimed.role == Role.PRIMARY else None
+        self.wanted[peer] = Wanted(role=Role.SECONDARY, epoch=self.epoch, action=action)
+        await self._write_secondary(peer, self.given.volumes, f"Demote {peer}")
+        await self._until(peer, Gate.ACCEPTED_SECONDARY, f"{peer} to accept the Secondary role")
+        await self._on(
+            peer,
+            f"Release {peer}'s workload",
+            contracts.publish_decision,
+            contracts.PublishDecision(
+                app=self.app,
+                cluster=peer,
+                epoch=self.epoch,
+                decision=Decision(cluster=self.home, epoch=self.epoch),
+                require_accepted_secondary=True,
+            ),
+        )
+        await self._until(peer, Gate.CLEANED, f"the old pods and volumes of {self.app.name} on {peer} to go")
+
+    async def _write_secondary(self, peer: str, volumes: list[Volume], title: str) -> None:
+        await self._on(
+            peer,
+            title,
+            contracts.write_vrg,
+            contracts.WriteVrg(app=self.app, cluster=peer, wanted=self.wanted[peer], volumes=volumes),
+        )
+
+    async def _synchronised(self) -> Observed:
+        seen: Observed = await self._until(
+            self.home, Gate.REPROTECTED, f"a sync of every volume that began after {self.home} was promoted"
+        )
+        return seen
+
+    async def _uploaded(self, volumes: list[Volume]) -> None:
+        """Each volume's PV and PVC objects must be in the store that the peer would restore from (D16, S6)."""
+        peers = {cluster.s3_profile for cluster in self.app.clusters if cluster.name != self.home}
+        asked = False
+
+        async def until_stored() -> list[StoreReport]:
+            nonlocal asked
+            while True:
+                seen = await call(
+                    contracts.read_stores,
+                    contracts.StoresQuery(app=self.app.ref, profiles=[c.s3_profile for c in self.app.clusters]),
+                    queue=names.CONTROL_QUEUE,
+                    limits=STORE,
+                    summary="Look for the volumes' objects in the stores",
+                )
+                lacking = lacking_volumes(seen.stores, peers, volumes)
+                if not lacking:
+                    return seen.stores
+                if any(not report.reachable and report.profile in peers for report in seen.stores):
+                    raise Ended(Outcome.PARKED, f"the store of the peer does not answer: {lacking}")
+                if not asked:
+                    asked = True
+                    await self.short(
+                        contracts.request_upload,
+                        contracts.RequestUpload(app=self.app, cluster=self.home, epoch=self.epoch, volumes=volumes),
+                        self.home,
+                        SHORT,
+                        f"Make {self.home} upload its volumes' objects again",
+                    )
+                await workflow.sleep(UPLOAD_CHECK_SECONDS)
+
+        await self.step(
+            "Find every volume in the peer's store",
+            until_stored,
+            awaits="the objects of every volume in the store that the peer would restore from",
+        )
+
+    # --- a cluster that is not there parks the action ----------------------------------------------
+
+    async def _on(self, cluster: str, title: str, contract: Callable[[Any], Awaitable[T]], arg: Any) -> T:
+        limits = short_within(self.given.timings.await_park_seconds)
+
+        async def work() -> T:
+            return await _or_park(cluster, self.short(contract, arg, cluster, limits, title))
+
+        return await self.step(title, work, cluster=cluster, awaits=f"{cluster} to answer")
+
+    async def _until(self, cluster: str, gate: Gate, awaits: str) -> Observed:
+        request = contracts.AwaitVrg(
+            app=self.app.ref,
+            cluster=cluster,
+            gate=gate,
+            epoch=self.epoch,
+            pvc_selector=self.app.pvc_selector,
+            volumes=self.given.volumes,
+            since=self.given.serving_at,
+        )
+
+        async def work() -> Observed:
+            park_after = self.given.timings.await_park_seconds
+            return await _or_park(cluster, self.wait(request, f"Wait for {awaits}", park_after))
+
+        return await self.step(f"Wait for {awaits}", work, cluster=cluster, awaits=awaits)
+
+
+async def _or_park(cluster: str, work: Awaitable[T]) -> T:
+    try:
+        return await work
+    except ActivityError as err:
+        if not is_cancelled_exception(err) and failure(err)[0] in ABSENT:
+            raise Ended(Outcome.PARKED, f"{cluster} does not answer; goes on when it returns") from err
+        raise
+
+
+def lacking_volumes(stores: list[StoreReport], peers: set[str], volumes: list[Volume]) -> str:
+    """Which volumes the peers' stores lack, in one line; empty when they have them all."""
+    lines = []
+    for report in stores:
+        if report.profile not in peers:
+            continue
+        have = {(volume.namespace, volume.name) for volume in report.volumes}
+        lacking = [volume.name for volume in volumes if (volume.namespace, volume.name) not in have]
+        if not report.reachable:
+            lines.append(f"{report.profile}: {report.error}")
+        elif lacking:
+            lines.append(f"{report.profile} lacks {', '.join(lacking)}")
+    return "; ".join(lines)
+
+
+def _last_sync(seen: Observed) -> datetime | None:
+    text = (seen.vrg or {}).get("status", {}).get("lastGroupSyncTime")
+    return datetime.fromisoformat(text) if text else None

@@ -1,0 +1,267 @@
+"""What an entity decides, as pure functions: may this be done, and what is true after it was done.
+
+Refusals read as in the user's guide: what, why, remedy. A refusal is raised before anything is written (S15).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from activities.contracts import StoresSeen
+from ramen import gates
+from ramen.app import ActionKind, AppRef, Observed, Volume
+from ramen.epoch import Epoch, is_foreign
+from ramen.errors import NoStore, Refused, Superseded, VolumesMissing
+from ramen.gates import VRGRead
+from workflows.inputs import (
+    ActionRecord,
+    ActionResult,
+    AppState,
+    Debt,
+    MoveRequest,
+    Outcome,
+)
+
+REMEMBERED = 200
+"""Request IDs and finished actions that an entity remembers: asking again is safe for the last two hundred."""
+
+ISSUED = 20
+"""Epochs remembered as our own; older ones are lower in number and refused by their number alone."""
+
+CONTROL_ACTIONS = (ActionKind.DEPLOY, ActionKind.FAILOVER, ActionKind.RELOCATE, ActionKind.UNPROTECT)
+"""Actions that a person starts; Reprotect follows by itself and makes way for each of them."""
+
+
+def clock(at: datetime | None) -> str:
+    """A time of day for people, `not known` for none."""
+    return f"{at:%H:%M:%S}" if at else "not known"
+
+
+def running(state: AppState) -> ActionRecord | None:
+    """The action that a person started and that has not ended."""
+    action = state.action
+    return action if action and action.outcome is None else None
+
+
+def check_known(state: AppState, target: str) -> None:
+    """Refuses what can be seen without looking at a cluster: unknown application or cluster, a superseded entity."""
+    if state.superseded:
+        raise Superseded(
+            f"{state.name} is driven by somebody else: {state.superseded}. Nothing was changed. "
+            f"If that is over: hubless adopt {state.name} -n {state.namespace}"
+        )
+    if state.app is None:
+        raise Refused(f"{state.namespace}/{state.name} is not protected. Protect it: hubless protect {state.name}")
+    if target not in state.app.cluster_names:
+        known = ", ".join(state.app.cluster_names)
+        raise Refused(f"{target or 'no cluster'} is not a cluster of policy {state.app.policy} ({known}).")
+
+
+def check_nothing_runs(state: AppState) -> None:
+    """Refuses a second action while one runs, naming how to follow it, stop it, or overrule it."""
+    now = running(state)
+    if now is None:
+        return
+    where = f"{state.name} -n {state.namespace}"
+    other = next((c for c in (state.app.cluster_names if state.app else []) if c != now.source), now.target)
+    raise Refused(
+        f"{state.name}: {now.kind.value} to {now.target or 'its cluster'} runs (epoch {now.epoch}, since "
+        f"{clock(now.requested_at)}). Follow it: hubless status {where} --watch. Stop it: hubless abort {where}. "
+        f"If a site is lost: hubless failover {where} --to {other}"
+    )
+
+
+def check_foreign(state: AppState, seen: list[Observed], stores: StoresSeen | None) -> None:
+    """Stops an entity that meets an epoch which it did not issue (S1); raises `Superseded`."""
+    for observed in seen:
+        if is_foreign(observed.epoch, state.issued):
+            raise Superseded(
+                f"{observed.cluster} carries epoch {observed.epoch.number if observed.epoch else ''}, which was not "
+                f"issued here"
+            )
+    if stores and is_foreign(stores.newest_epoch, state.issued) and stores.newest_epoch:
+        raise Superseded(f"the stores carry epoch {stores.newest_epoch.number}, which was not issued here")
+
+
+def already_serves(state: AppState, target: Observed) -> bool:
+    """Whether the target serves already, judged from its VRG and not from the decision alone (S5).
+
+    A Primary below the current epoch is a debt to demote, never "already there" (S2).
+    """
+    primary = target.role == "primary" and gates.ready(_read(state, target)).allowed
+    return primary and state.decision.cluster == target.cluster and target.epoch == state.epoch
+
+
+def check_copy(state: AppState, request: MoveRequest) -> None:
+    """Refuses a copy that was not proven good since its cluster last stopped serving; a loss can be accepted (S2)."""
+    target = request.target
+    if request.accept_data_loss or target in state.protected or state.decision.cluster == target:
+        return
+    good = state.last_good.get(target)
+    why = (
+        f"is being rebuilt from {state.decision.cluster} and may be unusable (last good {clock(good)})"
+        if good
+        else f"was never proven: no sync from {state.decision.cluster} has been seen to complete"
+    )
+    raise Refused(f"{target}'s copy of {state.name} {why}. --accept-data-loss goes on all the same.")
+
+
+def check_stores(state: AppState, request: MoveRequest, stores: StoresSeen, present: list[Volume]) -> None:
+    """Refuses a promotion that no store can feed, or that would restore only a part (S3, S9).
+
+    `present` are volumes that are bound on the target already and need no store. Raises `NoStore` naming the stores,
+    `VolumesMissing` naming the volumes.
+    """
+    expected = [v for v in state.volumes if v.name not in request.accept_missing_volumes]
+    here = {(v.namespace, v.name) for v in present}
+    wanted = [v for v in expected if (v.namespace, v.name) not in here]
+    if not wanted:
+        return
+    answering = [report for report in stores.stores if report.reachable]
+    if not answering:
+        silent = "; ".join(f"{report.profile}: {report.error}" for report in stores.stores)
+        raise NoStore(
+            f"no store with the volumes of {state.name} answers ({silent}), so {request.target} cannot restore them. "
+            "Bring one of them back. Nothing was changed."
+        )
+    held = {(v.namespace, v.name) for report in answering for v in report.volumes}
+    missing = [v.name for v in wanted if (v.namespace, v.name) not in held]
+    if missing:
+        silent = ", ".join(report.profile for report in stores.stores if not report.reachable)
+        remedy = f"Bring back store {silent}" if silent else "Restore the objects of these volumes to a store"
+        raise VolumesMissing(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} in no store that answers: {request.target} "
+            f"cannot restore {'it' if len(missing) == 1 else 'them'}. {remedy}, or: "
+            f"--accept-missing-volumes {' '.join(missing)}. Nothing was changed."
+        )
+
+
+def check_failover(state: AppState, request: MoveRequest, target: Observed, stores: StoresSeen) -> None:
+    """The gates of a failover; the side that is being left has none (drpc.md 3.3, D12)."""
+    if not target.reachable:
+        raise Refused(
+            f"{state.name} cannot fail over to {target.cluster}: {target.cluster} does not answer ({target.error}). "
+            f"Check it: hubless cluster check {target.cluster}"
+        )
+    if running(state) is None and already_serves(state, target):
+        raise Refused(f"{state.name} already serves on {target.cluster}.")
+    verdict = gates.valid_failover_target(_read(state, target))
+    if not verdict.allowed:
+        raise Refused(f"{state.name} cannot fail over to {target.cluster}: {verdict.reason} {verdict.remedy}".strip())
+    check_copy(state, request)
+    check_stores(state, request, stores, target.volumes)
+
+
+def check_relocate(
+    state: AppState, request: MoveRequest, source: Observed, target: Observed, stores: StoresSeen
+) -> None:
+    """The gates of a relocate: both clusters answer, the source may be left, the target holds a proven copy."""
+    where = f"{state.name} -n {state.namespace}"
+    for observed in (target, source):
+        if not observed.reachable:
+            survivor = source.cluster if observed is target else target.cluster
+            raise Refused(
+                f"{state.name} cannot be relocated to {request.target}: {observed.cluster} does not answer "
+                f"({observed.error}). A relocate needs both clusters. Wait for {observed.cluster} "
+                f"(hubless cluster check {observed.cluster}). If {observed.cluster} is lost: "
+                f"hubless failover {where} --to {survivor}"
+            )
+    if state.decision.cluster == request.target:
+        raise Refused(f"{state.name} already serves on {request.target}.")
+    instead = f"If {source.cluster} is failing: hubless failover {where} --to {request.target}"
+    left, entered = _read(state, source), _read(state, target)
+    for verdict in (
+        gates.multiple_primaries([left, entered]),
+        gates.ready_to_switch_over(left),
+        gates.valid_failover_target(entered),
+    ):
+        if not verdict.allowed:
+            raise Refused(f"{state.name} cannot be relocated: {verdict.reason} {verdict.remedy} {instead}".strip())
+    check_copy(state, request)
+    check_stores(state, request, stores, target.volumes)
+
+
+def _read(state: AppState, seen: Observed) -> VRGRead:
+    return VRGRead.of(AppRef(namespace=state.namespace, name=state.name), seen)
+
+
+def last_sync(seen: list[Observed]) -> datetime | None:
+    """Newest group sync that a primary among these reported: the data of its peer's copy is as of then."""
+    times = [
+        datetime.fromisoformat(at)
+        for observed in seen
+        if observed.role == "primary" and (at := (observed.vrg or {}).get("status", {}).get("lastGroupSyncTime"))
+    ]
+    return max(times, default=None)
+
+
+# --- after ---------------------------------------------------------------------------------------------------------
+
+
+def issue(state: AppState, epoch: Epoch) -> AppState:
+    """Remembers an epoch as issued here."""
+    return state.model_copy(update={"issued": [*state.issued, epoch][-ISSUED:]})
+
+
+def after(state: AppState, record: ActionRecord, result: ActionResult, now: datetime) -> AppState:
+    """The entity's state after an action ended, whichever way (D4, D6, S2)."""
+    protected, last_good = dict(state.protected), dict(state.last_good)
+    decision = result.decision or state.decision
+    volumes = result.volumes or state.volumes
+    if result.promoted and record.kind is not ActionKind.REPROTECT:
+        # Whoever is not promoted is behind from this moment on, and the promoted side has no other copy yet.
+        for cluster in list(protected):
+            last_good[cluster] = result.data_as_of or protected[cluster]
+        if record.source and record.source != record.target:
+            last_good[record.source] = result.serving_at or now
+        protected = {}
+    if result.outcome is Outcome.ABORTED:
+        protected.pop(record.target, None)
+    if result.reprotected_at and state.app:
+        for cluster in state.app.others(decision.cluster):
+            protected[cluster] = result.reprotected_at
+            last_good[cluster] = result.data_as_of or result.reprotected_at
+    changes = {
+        "outcome": result.outcome,
+        "message": result.message,
+        "serving_at": result.serving_at or record.serving_at,
+        "cleaned_at": result.cleaned_at,
+        "reprotected_at": result.reprotected_at,
+        "data_as_of": result.data_as_of or record.data_as_of,
+    }
+    ended = record.model_copy(update=changes)
+    return state.model_copy(
+        update={
+            "wanted": {**state.wanted, **result.wanted},
+            "decision": decision,
+            "volumes": volumes,
+            "known_empty": not volumes,
+            "protected": protected,
+            "last_good": last_good,
+            "history": [*state.history, ended][-REMEMBERED:],
+            "superseded": result.message if result.foreign_epoch else state.superseded,
+        }
+    )
+
+
+def with_three_facts(record: ActionRecord, result: ActionResult) -> ActionRecord:
+    """Adds what a Reprotect found to the action that it followed: cleaned and re-protected, with their times."""
+    return record.model_copy(
+        update={
+            "cleaned_at": result.cleaned_at or record.cleaned_at,
+            "reprotected_at": result.reprotected_at or record.reprotected_at,
+        }
+    )
+
+
+def debts_of(state: AppState, result: ActionResult | None, now: datetime) -> list[Debt]:
+    """What every cluster that does not serve still owes, until a Reprotect ran to its end (D4, S8)."""
+    if state.app is None or state.superseded or state.decision.cluster is None:
+        return []
+    if result and result.action is ActionKind.REPROTECT and result.outcome is Outcome.DONE:
+        return []
+    known = {debt.cluster: debt for debt in state.debts}
+    return [
+        known.get(cluster, Debt(cluster=cluster, wants="Secondary", since=now))
+        for cluster in state.app.others(state.decision.cluster)
+    ]
