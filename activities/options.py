@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from temporalio.common import RetryPolicy
@@ -29,7 +29,7 @@ class Limits:
     start_to_close: timedelta
     schedule_to_start: timedelta | None = None
     heartbeat: timedelta | None = None
-    retry: RetryPolicy = SHORT_RETRY
+    retry: RetryPolicy = field(default_factory=lambda: SHORT_RETRY)
 
 
 SHORT = Limits(start_to_close=timedelta(seconds=15))

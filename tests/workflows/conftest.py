@@ -1,0 +1,136 @@
+"""A real Temporal dev server for all workflow tests, and one application in a fresh world for each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.common import SearchAttributeKey
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from activities.contracts import ProtectRequest
+from ramen import names
+from tests.workflows.world import World
+from workflows import attributes
+from workflows.entity import DRPlacementControl
+from workflows.inputs import Answer, AppState, MoveRequest, ProtectUpdate, StatusView, StepsView, Timings
+from workflows.registry import WORKFLOWS, sandbox_runner
+
+
+@pytest.fixture(scope="session")
+async def temporal() -> AsyncIterator[Client]:
+    """The dev server, with the search attributes that workers register."""
+    here = str(Path(sys.executable).parent / "temporal")
+    path = os.environ.get("TEMPORAL_CLI") or shutil.which("temporal") or here
+    keys = [SearchAttributeKey.for_keyword(name) for name in attributes.KEYWORDS]
+    keys += [SearchAttributeKey.for_int(name) for name in attributes.INTEGERS]  # type: ignore[misc]
+    async with await WorkflowEnvironment.start_local(
+        dev_server_existing_path=path,
+        data_converter=pydantic_data_converter,
+        search_attributes=keys,
+        dev_server_log_level="error",
+    ) as env:
+        yield env.client
+
+
+class Application:
+    """One protected application in its own namespace of IDs, driven as a person would."""
+
+    def __init__(self, client: Client, world: World, name: str) -> None:
+        self.client, self.world, self.name = client, world, name
+
+    @property
+    def entity(self) -> WorkflowHandle[Any, Any]:
+        return self.client.get_workflow_handle(names.entity_id("web", self.name))
+
+    async def protect(self) -> Answer:
+        state = AppState(
+            namespace="web", name=self.name, timings=Timings(look_seconds=1, slot_seconds=2, await_park_seconds=1)
+        )
+        handle = await self.client.start_workflow(
+            DRPlacementControl.run, state, id=names.entity_id("web", self.name), task_queue=names.CONTROL_QUEUE
+        )
+        update = ProtectUpdate(
+            request=ProtectRequest(namespace="web", name=self.name, spec={}), request_id=uuid.uuid4().hex
+        )
+        return await handle.execute_update("apply", update, result_type=Answer)
+
+    async def update(self, verb: str, request: Any) -> Answer:
+        return await self.entity.execute_update(verb, request, result_type=Answer)
+
+    async def move(self, verb: str, target: str, **more: Any) -> Answer:
+        return await self.update(verb, MoveRequest(target=target, request_id=uuid.uuid4().hex, **more))
+
+    async def refused(self, verb: str, request: Any) -> ApplicationError:
+        with pytest.raises(WorkflowUpdateFailedError) as caught:
+            await self.update(verb, request)
+        cause = caught.value.cause
+        assert isinstance(cause, ApplicationError)
+        return cause
+
+    async def status(self) -> StatusView:
+        return await self.entity.query("status", result_type=StatusView)
+
+    async def steps(self, workflow_id: str) -> StepsView:
+        return await self.client.get_workflow_handle(workflow_id).query("steps", result_type=StepsView)
+
+    async def until(self, condition: Callable[[StatusView], bool], seconds: float = 20) -> StatusView:
+        """Polls the status until a condition holds; the limit is the test's own."""
+        async with asyncio.timeout(seconds):
+            while not condition(view := await self.status()):
+                await asyncio.sleep(0.05)
+        return view
+
+    async def protected(self) -> StatusView:
+        return await self.until(lambda view: not view.child and not view.state.debts and bool(view.state.protected))
+
+    async def ended(self, workflow_id: str) -> Any:
+        from workflows.inputs import ActionResult
+
+        handle = self.client.get_workflow_handle(workflow_id, result_type=ActionResult)
+        return await handle.result()
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def shop(temporal: Client, world: World) -> AsyncIterator[Application]:
+    """An application that is not protected yet; workers serve all queues from the test's world."""
+    activities = world.activities()
+    queues = [names.CONTROL_QUEUE]
+    for cluster in ("dr1", "dr2"):
+        queues += [names.cluster_queue(cluster), names.wait_queue(cluster)]
+    async with AsyncExitStack() as stack:
+        for queue in queues:
+            await stack.enter_async_context(
+                Worker(
+                    temporal,
+                    task_queue=queue,
+                    activities=activities,
+                    workflows=WORKFLOWS if queue == names.CONTROL_QUEUE else [],
+                    workflow_runner=sandbox_runner(),
+                    graceful_shutdown_timeout=timedelta(0),
+                    max_heartbeat_throttle_interval=timedelta(milliseconds=200),
+                )
+            )
+        application = Application(temporal, world, f"shop-{uuid.uuid4().hex[:6]}")
+        yield application
+        # A left-over run of one test must not reach the workers of the next.
+        async for found in temporal.list_workflows('ExecutionStatus="Running"'):
+            await temporal.get_workflow_handle(found.id, run_id=found.run_id).terminate()

@@ -1,0 +1,274 @@
+"""Orders of steps, refusals, and ways out, over a world in memory and a real Temporal server."""
+
+from __future__ import annotations
+
+import asyncio
+
+from activities.contracts import Gate
+from tests.workflows.conftest import Application
+from tests.workflows.world import World
+from workflows.inputs import MoveRequest, OperatorRequest, Outcome, UnprotectRequest
+
+
+async def test_protect_then_fail_over_with_the_source_alive(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.log.clear()
+    answer = await shop.move("failover", "dr2")
+    result = await shop.ended(answer.workflow_id)
+    assert result.outcome is Outcome.DONE
+    assert result.decision.cluster == "dr2"
+    assert result.decision.retained == ["dr1"]
+    await shop.protected()
+    order = [entry for entry in world.log if entry[0] in ("write_vrg", "publish_decision")]
+    assert order.index(("write_vrg", "dr2", "primary")) < order.index(("publish_decision", "dr2", "dr2"))
+    assert order.index(("publish_decision", "dr2", "dr2")) < order.index(("write_vrg", "dr1", "secondary"))
+    assert order.index(("write_vrg", "dr1", "secondary")) < order.index(("publish_decision", "dr1", "dr2"))
+    status = await shop.status()
+    assert status.state.decision.retained == []
+    assert [c["type"] for c in status.drpc["status"]["conditions"]] == ["Available", "PeerReady", "Protected"]
+    assert status.drpc["status"]["phase"] == "FailedOver"
+
+
+async def test_failover_with_the_source_dead_parks_and_the_debt_is_paid_when_it_returns(
+    shop: Application, world: World
+) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.silent.add("dr1")
+    answer = await shop.move("failover", "dr2")
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+    owed = await shop.until(lambda view: not view.child and bool(view.state.debts))
+    assert [debt.cluster for debt in owed.state.debts] == ["dr1"]
+    assert world.role("dr1") == "primary"
+    world.silent.clear()
+    await shop.entity.signal("cluster_returned", {"cluster": "dr1"})
+    await shop.protected()
+    assert world.role("dr1") == "secondary"
+
+
+async def test_relocate_promotes_only_after_every_side_is_secondary(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.log.clear()
+    answer = await shop.move("relocate", "dr2")
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+    order = [entry for entry in world.log if entry[0] in ("write_vrg", "publish_decision", "await_vrg")]
+    promotion = order.index(("write_vrg", "dr2", "primary"))
+    for earlier in (
+        ("publish_decision", "dr1", ""),
+        ("write_vrg", "dr1", "secondary"),
+        ("await_vrg", "dr1", Gate.SECONDARY.value),
+        ("await_vrg", "dr2", Gate.SECONDARY.value),
+    ):
+        assert order.index(earlier) < promotion
+    assert order.index(("publish_decision", "dr2", "dr2")) > promotion
+
+
+async def test_relocate_without_a_witness_waits_for_the_operator_and_goes_on_with_the_loss_accepted(
+    shop: Application, world: World
+) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.unwitnessed.add("data-1")
+    answer = await shop.move("relocate", "dr2")
+    async with asyncio.timeout(20):
+        while not (steps := await shop.steps(answer.workflow_id)).needs_operator:
+            await asyncio.sleep(0.05)
+    assert "data-1" in steps.needs_operator
+    assert world.role("dr2") == "secondary"
+    await shop.update("retry", OperatorRequest(accept_data_loss=True))
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+
+
+async def test_abort_of_a_failover_that_hangs_demotes_the_target_and_removes_what_was_restored(
+    shop: Application, world: World
+) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr2", Gate.READY))
+    answer = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while world.role("dr2") != "primary":
+            await asyncio.sleep(0.05)
+    await shop.update("abort", OperatorRequest(requester="ann"))
+    result = await shop.ended(answer.workflow_id)
+    assert result.outcome is Outcome.ABORTED
+    assert world.did("remove_restored", "dr2")
+    assert world.role("dr2") == "secondary"
+    status = await shop.protected()
+    assert status.state.decision.cluster == "dr1"
+
+
+async def test_abort_of_a_relocate_after_quiescing_makes_the_source_primary_before_it_is_placed_again(
+    shop: Application, world: World
+) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr1", Gate.FINAL_SYNC_COMPLETE))
+    answer = await shop.move("relocate", "dr2")
+    async with asyncio.timeout(20):
+        while world.decisions["dr1"].cluster is not None:
+            await asyncio.sleep(0.05)
+    world.log.clear()
+    await shop.update("abort", OperatorRequest())
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.ABORTED
+    assert world.decisions["dr1"].cluster == "dr1"
+    ready = world.log.index(("await_vrg", "dr1", Gate.READY.value))
+    assert world.log.index(("publish_decision", "dr1", "dr1")) > ready
+    assert world.role("dr1") == "primary"
+
+
+async def test_a_failover_supersedes_a_relocate_whose_source_hangs(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr1", Gate.FINAL_SYNC_PREPARED))
+    first = await shop.move("relocate", "dr2")
+    async with asyncio.timeout(20):
+        while not (await shop.steps(first.workflow_id)).waiting:
+            await asyncio.sleep(0.05)
+    second = await shop.move("failover", "dr2")
+    assert second.epoch == first.epoch + 1
+    assert (await shop.ended(second.workflow_id)).outcome is Outcome.DONE
+    assert (await shop.ended(first.workflow_id)).outcome is Outcome.SUPERSEDED
+
+
+async def test_failover_back_before_reprotected_is_refused_and_goes_on_with_the_loss_accepted(
+    shop: Application, world: World
+) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr2", Gate.REPROTECTED))
+    answer = await shop.move("failover", "dr2")
+    await shop.ended(answer.workflow_id)
+    await shop.until(lambda view: view.child.rsplit("/", 1)[-1].startswith("reprotect"))
+    before = (await shop.status()).state.issued
+    async with asyncio.timeout(20):
+        while world.role("dr1") != "secondary":
+            await asyncio.sleep(0.05)
+    error = await shop.refused("failover", MoveRequest(target="dr1", request_id="r1"))
+    assert error.type == "Refused"
+    assert "--accept-data-loss" in error.message
+    assert (await shop.status()).state.issued == before
+    back = await shop.move("failover", "dr1", accept_data_loss=True)
+    assert (await shop.ended(back.workflow_id)).outcome is Outcome.DONE
+
+
+async def test_a_missing_volume_refuses_the_failover_and_accepting_it_goes_on(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    for profile in world.stored:
+        world.stored[profile] = world.stored[profile][:1]
+    error = await shop.refused("failover", MoveRequest(target="dr2", request_id="r1"))
+    assert error.type == "VolumesMissing"
+    assert "data-1" in error.message
+    assert world.role("dr2") == "secondary"
+    world.dropped.add("data-1")
+    answer = await shop.move("failover", "dr2", accept_missing_volumes=["data-1"])
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+
+
+async def test_a_volume_lost_after_the_check_keeps_the_decision_unpublished(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.dropped.add("data-1")
+    answer = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while not (steps := await shop.steps(answer.workflow_id)).needs_operator:
+            await asyncio.sleep(0.05)
+    assert "data-1" in steps.needs_operator
+    assert "dr2" not in world.decisions or world.decisions["dr2"].cluster != "dr2"
+    await shop.update("retry", OperatorRequest(accept_missing_volumes=["data-1"]))
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+
+
+async def test_no_store_refuses_the_failover_before_any_write(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.silent |= {"s3-dr1", "s3-dr2"}
+    world.log.clear()
+    error = await shop.refused("failover", MoveRequest(target="dr2", request_id="r1"))
+    assert error.type == "NoStore"
+    assert "s3-dr1" in error.message
+    assert world.log == []
+
+
+async def test_a_foreign_epoch_stops_the_entity_for_good(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.set_epoch("dr2", "9.somebody")
+    error = await shop.refused("failover", MoveRequest(target="dr2", request_id="r1"))
+    assert error.type == "Superseded"
+    world.set_epoch("dr2", "1.t1")
+    again = await shop.refused("failover", MoveRequest(target="dr2", request_id="r2"))
+    assert again.type == "Superseded"
+    assert "adopt" in again.message
+
+
+async def test_a_lock_of_somebody_else_refuses_and_names_its_holder(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.lock_holder = "other/drpc"
+    before = (await shop.status()).state.issued
+    error = await shop.refused("failover", MoveRequest(target="dr2", request_id="r1"))
+    assert error.type == "LockHeld"
+    assert "other/drpc" in error.message
+    assert (await shop.status()).state.issued == before
+    answer = await shop.move("failover", "dr2", break_lock="other/drpc")
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+
+
+async def test_relocate_is_refused_while_a_cluster_does_not_answer_and_names_the_failover(
+    shop: Application, world: World
+) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.silent.add("dr1")
+    error = await shop.refused("relocate", MoveRequest(target="dr2", request_id="r1"))
+    assert error.type == "Refused"
+    assert f"hubless failover {shop.name} -n web --to dr2" in error.message
+
+
+async def test_a_cluster_outside_the_policy_and_the_present_cluster_are_refused(
+    shop: Application, world: World
+) -> None:
+    await shop.protect()
+    await shop.protected()
+    unknown = await shop.refused("failover", MoveRequest(target="dr7", request_id="r1"))
+    assert unknown.message == "dr7 is not a cluster of policy gold (dr1, dr2)."
+    present = await shop.refused("failover", MoveRequest(target="dr1", request_id="r2"))
+    assert present.message == f"{shop.name} already serves on dr1."
+
+
+async def test_the_same_request_gets_the_same_answer_and_starts_nothing_new(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    request = MoveRequest(target="dr2", request_id="once")
+    first = await shop.update("failover", request)
+    await shop.ended(first.workflow_id)
+    second = await shop.entity.execute_update("failover", request, id="another-update-id", result_type=type(first))
+    assert second == first
+
+
+async def test_a_failover_typed_into_temporal_web_goes_through_the_entity(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    result = await shop.client.execute_workflow(
+        "Failover",
+        {"confirm": f"web/{shop.name}", "request": {"target": "dr2"}},
+        id=f"typed-{shop.name}",
+        task_queue="hubless.control",
+    )
+    assert f"drpc/web/{shop.name}/failover-2" in result["message"]
+    await shop.until(lambda view: view.state.decision.cluster == "dr2")
+
+
+async def test_unprotect_deletes_the_secondary_before_the_primary_and_ends_the_entity(
+    shop: Application, world: World
+) -> None:
+    await shop.protect()
+    await shop.protected()
+    await shop.update("unprotect", UnprotectRequest(request_id="u1"))
+    await shop.entity.result()
+    assert [where for what, where, _ in world.log if what == "delete_vrg"] == ["dr2", "dr1"]
+    assert world.vrgs == {}

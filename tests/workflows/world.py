@@ -1,0 +1,297 @@
+"""A small world that implements every activity contract in memory: clusters with VRGs, stores, decisions.
+
+It keeps the promises that workflows rely on (epochs, generations, unreachable clusters, gates that hold or not), so a
+test says what the world is like and looks at what the workflows did to it. Failures come to order by `silent`,
+`hold` and `drop`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities import contracts
+from activities.contracts import Gate
+from ramen.app import AppSpec, Decision, Observed, PolicyCluster, PodCount, Role, StoreReport, Volume, Witness
+from ramen.epoch import Epoch, check_write
+from ramen.errors import HublessError
+from ramen.names import EPOCH
+
+
+def app_spec(name: str = "shop") -> AppSpec:
+    """The application of all tests: two clusters, a store each."""
+    return AppSpec(
+        namespace="web",
+        name=name,
+        uid="uid-1",
+        policy="gold",
+        clusters=[PolicyCluster(name="dr1", s3_profile="s3-dr1"), PolicyCluster(name="dr2", s3_profile="s3-dr2")],
+        preferred_cluster="dr1",
+        pvc_selector={"matchLabels": {"app": name}},
+        placement=name,
+        scheduling_interval="1m",
+    )
+
+
+class World:
+    """Clusters dr1 and dr2, their stores, and what happened to them, in order."""
+
+    def __init__(self) -> None:
+        self.vrgs: dict[str, dict[str, Any]] = {}
+        self.decisions: dict[str, Decision] = {}
+        self.volumes = [Volume(namespace="web", name="data-0", pv="pv-0"), Volume(namespace="web", name="data-1", pv="pv-1")]
+        self.stored: dict[str, list[Volume]] = {"s3-dr1": list(self.volumes), "s3-dr2": list(self.volumes)}
+        self.silent: set[str] = set()
+        """Clusters and stores that do not answer."""
+        self.hold: set[tuple[str, Gate]] = set()
+        """Waits that do not end while they are in here."""
+        self.dropped: set[str] = set()
+        """Volumes that a promotion does not restore."""
+        self.unwitnessed: set[str] = set()
+        self.claims: dict[int, Epoch] = {}
+        self.lock_holder = ""
+        self.log: list[tuple[str, str, str]] = []
+        """(activity, cluster, detail), in order."""
+        self.changed = asyncio.Event()
+
+    # --- how tests speak to it ----------------------------------------------------------------------------------
+
+    def did(self, name: str, cluster: str = "") -> list[str]:
+        """Details of every call of an activity, on one cluster or on all."""
+        return [detail for what, where, detail in self.log if what == name and cluster in ("", where)]
+
+    def role(self, cluster: str) -> str | None:
+        """The role that the cluster's VRG was last given."""
+        return self.vrgs[cluster]["spec"]["replicationState"] if cluster in self.vrgs else None
+
+    def set_epoch(self, cluster: str, epoch: str) -> None:
+        """Somebody else writes an epoch on a VRG."""
+        self.vrgs[cluster]["metadata"]["annotations"][EPOCH] = epoch
+
+    def activities(self) -> list[Callable[..., Any]]:
+        """Implementations of all contracts, under the contracts' names."""
+        return [self._wrap(name) for name, fn in vars(contracts).items() if hasattr(fn, "__temporal_activity_definition")]
+
+    def _wrap(self, name: str) -> Callable[..., Any]:
+        contract = getattr(contracts, name)
+        implementation = getattr(self, name)
+
+        async def run(*args: Any) -> Any:
+            try:
+                return await implementation(*args)
+            except HublessError as err:
+                raise ApplicationError(str(err), type=type(err).__name__, non_retryable=not err.retryable) from err
+
+        hints = inspect.get_annotations(contract, eval_str=True)
+        parameters = list(inspect.signature(contract).parameters.values())
+        run.__signature__ = inspect.signature(contract)  # type: ignore[attr-defined]
+        run.__annotations__ = hints
+        if not parameters:
+
+            async def bare() -> Any:
+                return await run()
+
+            bare.__annotations__ = hints
+            return activity.defn(name=name)(bare)
+
+        async def one(request: Any) -> Any:
+            return await run(request)
+
+        one.__annotations__ = {"request": hints[parameters[0].name], "return": hints["return"]}
+        return activity.defn(name=name)(one)
+
+    # --- clusters --------------------------------------------------------------------------------------------------
+
+    def _reach(self, cluster: str) -> None:
+        if cluster in self.silent:
+            raise ApplicationError(f"{cluster} does not answer", type="ClusterUnreachable", non_retryable=True)
+
+    def _seen(self, cluster: str) -> Observed:
+        vrg = self.vrgs.get(cluster)
+        primary = vrg is not None and vrg["spec"]["replicationState"] == "primary"
+        volumes = [v for v in self.volumes if v.name not in self.dropped] if primary else []
+        return Observed(cluster=cluster, vrg=vrg, volumes=volumes, pods=PodCount(ready=1, total=1))
+
+    def _write(self, cluster: str, role: str, epoch: Epoch) -> None:
+        old = self.vrgs.get(cluster)
+        check_write(epoch, Epoch.of(old), f"VRG on {cluster}")
+        generation = (old["metadata"]["generation"] if old else 0) + 1
+        state = "Primary" if role == "primary" else "Secondary"
+        kinds = ("DataReady", "DataProtected", "ClusterDataReady", "ClusterDataProtected", "NoClusterDataConflict")
+        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.vrgs[cluster] = {
+            "metadata": {
+                "name": "shop",
+                "namespace": "web",
+                "generation": generation,
+                "resourceVersion": str(generation),
+                "annotations": {EPOCH: str(epoch)},
+            },
+            "spec": {"replicationState": role},
+            "status": {
+                "state": state,
+                "observedGeneration": generation,
+                "lastGroupSyncTime": at,
+                "conditions": [
+                    {
+                        "type": kind,
+                        "status": "True",
+                        "reason": "Ready",
+                        "message": "",
+                        "observedGeneration": generation,
+                        "lastTransitionTime": at,
+                    }
+                    for kind in kinds
+                ],
+            },
+        }
+
+    async def read_vrg(self, request: contracts.ReadVrg) -> Observed:
+        self._reach(request.cluster)
+        return self._seen(request.cluster)
+
+    async def last_seen(self, request: contracts.ReadVrg) -> Observed:
+        return self._seen(request.cluster)
+
+    async def stamp_epoch(self, request: contracts.StampEpoch) -> Observed:
+        self._reach(request.cluster)
+        vrg = self.vrgs.get(request.cluster)
+        check_write(request.epoch, Epoch.of(vrg), f"VRG on {request.cluster}")
+        if vrg:
+            self.set_epoch(request.cluster, str(request.epoch))
+        self.log.append(("stamp_epoch", request.cluster, str(request.epoch.number)))
+        return self._seen(request.cluster)
+
+    async def write_vrg(self, request: contracts.WriteVrg) -> Observed:
+        self._reach(request.cluster)
+        old = self.vrgs.get(request.cluster)
+        if old is None and request.only_existing:
+            return self._seen(request.cluster)
+        self._write(request.cluster, request.wanted.role.value, request.wanted.epoch)
+        self.log.append(("write_vrg", request.cluster, request.wanted.role.value))
+        return self._seen(request.cluster)
+
+    async def await_vrg(self, request: contracts.AwaitVrg) -> Observed:
+        while (request.cluster, request.gate) in self.hold:
+            activity.heartbeat()
+            await asyncio.sleep(0.02)
+        self._reach(request.cluster)
+        check_write(request.epoch, Epoch.of(self.vrgs.get(request.cluster)), f"VRG on {request.cluster}")
+        if request.gate is Gate.READY:
+            missing = [v.name for v in request.volumes if v.name in self.dropped]
+            if missing:
+                raise ApplicationError(f"{', '.join(missing)} not restored", type="VolumesMissing", non_retryable=True)
+        self.log.append(("await_vrg", request.cluster, request.gate.value))
+        return self._seen(request.cluster)
+
+    async def demote_witnessed(self, request: contracts.DemoteWitnessed) -> contracts.DemoteResult:
+        write = request.write
+        self._reach(write.cluster)
+        self._write(write.cluster, write.wanted.role.value, write.wanted.epoch)
+        self.log.append(("write_vrg", write.cluster, write.wanted.role.value))
+        seen = [v for v in request.volumes if v.name not in self.unwitnessed]
+        return contracts.DemoteResult(observed=self._seen(write.cluster), witness=Witness(volumes=seen))
+
+    async def publish_decision(self, request: contracts.PublishDecision) -> None:
+        self._reach(request.cluster)
+        role = self.role(request.cluster)
+        if request.require_primary and role != "primary":
+            raise ApplicationError(f"{request.cluster} is not Primary", type="NotYet")
+        if request.require_accepted_secondary and role != Role.SECONDARY:
+            raise ApplicationError(f"{request.cluster} is not Secondary", type="NotYet")
+        self.decisions[request.cluster] = request.decision
+        self.log.append(("publish_decision", request.cluster, request.decision.cluster or ""))
+
+    async def ensure_namespace(self, request: contracts.ReadVrg) -> None:
+        self._reach(request.cluster)
+
+    async def delete_vrg(self, request: contracts.DeleteVrg) -> None:
+        self._reach(request.cluster)
+        self.vrgs.pop(request.cluster, None)
+        self.log.append(("delete_vrg", request.cluster, ""))
+
+    async def remove_restored(self, request: contracts.RemoveRestored) -> list[str]:
+        self._reach(request.cluster)
+        self.log.append(("remove_restored", request.cluster, ""))
+        return [volume.name for volume in self.volumes]
+
+    async def request_upload(self, request: contracts.RequestUpload) -> None:
+        self._reach(request.cluster)
+        for profile in self.stored:
+            self.stored[profile] = list(request.volumes)
+        self.log.append(("request_upload", request.cluster, ""))
+
+    async def survey_cluster(self, request: contracts.Survey) -> contracts.SurveyResult:
+        self._reach(request.cluster)
+        return contracts.SurveyResult(observed=self._seen(request.cluster))
+
+    async def resolve_application(self, request: contracts.ProtectRequest) -> AppSpec:
+        return app_spec(request.name)
+
+    # --- stores ----------------------------------------------------------------------------------------------------
+
+    async def claim_epoch(self, request: contracts.ClaimEpoch) -> contracts.ClaimedEpoch:
+        epoch = self.claims.setdefault(request.number, Epoch(number=request.number, token=f"t{request.number}"))
+        self.log.append(("claim_epoch", "", str(request.number)))
+        return contracts.ClaimedEpoch(epoch=epoch, stores=list(self.stored))
+
+    async def acquire_lock(self, request: contracts.LockRequest) -> list[str]:
+        if self.lock_holder and request.break_holder != self.lock_holder:
+            raise ApplicationError(
+                f"held by {self.lock_holder}; --break-lock {self.lock_holder}", type="LockHeld", non_retryable=True
+            )
+        return list(self.stored)
+
+    async def hold_lock(self, request: contracts.LockRequest) -> None:
+        while True:
+            activity.heartbeat()
+            await asyncio.sleep(0.2)
+
+    async def release_lock(self, request: contracts.LockRequest) -> None:
+        return
+
+    async def read_stores(self, request: contracts.StoresQuery) -> contracts.StoresSeen:
+        reports = [
+            StoreReport(profile=profile, reachable=False, error="connection refused")
+            if profile in self.silent
+            else StoreReport(profile=profile, reachable=True, volumes=self.stored[profile])
+            for profile in request.profiles
+        ]
+        newest = self.claims[max(self.claims)] if self.claims else None
+        return contracts.StoresSeen(stores=reports, newest_epoch=newest)
+
+    async def mirror_state(self, request: contracts.MirrorState) -> list[str]:
+        self.log.append(("mirror_state", "", request.document["phase"]))
+        return list(self.stored)
+
+    async def append_history(self, request: contracts.AppendHistory) -> list[str]:
+        self.log.append(("append_history", "", request.action))
+        return list(self.stored)
+
+    async def forward_request(self, request: contracts.ForwardRequest) -> dict[str, Any]:
+        handle = activity.client().get_workflow_handle(f"drpc/{request.app.namespace}/{request.app.name}")
+        answer: dict[str, Any] = await handle.execute_update(
+            request.action, {**request.request, "request_id": request.request_id}, result_type=dict
+        )
+        return answer
+
+    async def cluster_health(self, cluster: str) -> contracts.ClusterHealth:
+        return contracts.ClusterHealth(cluster=cluster, reachable=cluster not in self.silent)
+
+    async def list_health(self) -> list[contracts.ClusterHealth]:
+        return [contracts.ClusterHealth(cluster=c, reachable=c not in self.silent) for c in ("dr1", "dr2")]
+
+
+def counts(log: list[tuple[str, str, str]]) -> dict[str, int]:
+    """How often each activity ran."""
+    found: dict[str, int] = defaultdict(int)
+    for name, _, _ in log:
+        found[name] += 1
+    return dict(found)
