@@ -41,9 +41,7 @@ VOLUME_REPLICATION = Kind("replication.storage.openshift.io", "v1alpha1", "volum
 VOLUME_REPLICATION_CLASS = Kind(
     "replication.storage.openshift.io", "v1alpha1", "volumereplicationclasses", "VolumeReplicationClass", False
 )
-PLACEMENT_DECISION = Kind(
-    "cluster.open-cluster-management.io", "v1beta1", "placementdecisions", "PlacementDecision"
-)
+PLACEMENT_DECISION = Kind("cluster.open-cluster-management.io", "v1beta1", "placementdecisions", "PlacementDecision")
 CRD = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False)
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace", False)
 NODE = Kind("", "v1", "nodes", "Node", False)
