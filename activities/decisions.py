@@ -1,0 +1,45 @@
+"""The PlacementDecision that GitOps follows: what stands in it (design 7, vrg.md 4.5)."""
+
+from __future__ import annotations
+
+from activities.access.protocol import Object
+from ramen import names
+from ramen.app import AppSpec, Decision
+from ramen.epoch import Epoch
+
+EXCLUDED_FROM_BACKUP = "velero.io/exclude-from-backup"
+"""A decision that a backup restores would deploy an application where it no longer belongs (vrg.md 4.5)."""
+
+
+def entries(decision: Decision) -> list[dict[str, str]]:
+    """`status.decisions`: retained clusters first, with the reason that keeps their workload, then the chosen one."""
+    retained = [
+        {"clusterName": cluster, "reason": names.RETAINED_FOR_FAILOVER}
+        for cluster in decision.retained
+        if cluster != decision.cluster
+    ]
+    chosen = [{"clusterName": decision.cluster, "reason": decision.cluster}] if decision.cluster else []
+    return retained + chosen
+
+
+def metadata(app: AppSpec, epoch: Epoch) -> Object:
+    """Labels by which the decision is found, and the epoch that wrote it."""
+    return {
+        "name": names.placement_decision_name(app.placement),
+        "namespace": app.namespace,
+        "labels": {
+            names.PLACEMENT_LABEL: app.placement,
+            EXCLUDED_FROM_BACKUP: "true",
+            names.CREATED_BY_RAMEN: "true",
+        },
+        "annotations": {names.EPOCH: str(epoch)},
+    }
+
+
+def lacks(found: Object, wanted: Object) -> bool:
+    """Whether the object's metadata misses a wanted label or annotation."""
+    return any(
+        (found["metadata"].get(field) or {}).get(key) != value
+        for field in ("labels", "annotations")
+        for key, value in wanted[field].items()
+    )

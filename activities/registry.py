@@ -1,0 +1,71 @@
+"""The list of all activities and of the queue that serves each: what a worker registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from activities.access.s3 import S3Store
+from activities.clusters import ClusterActivities, Clusters
+from activities.forwarding import ForwardingActivities
+from activities.mirror import Mirror
+from activities.store import StoreActivities
+from activities.surveying import SurveyActivities
+from activities.waits import WaitTimes
+
+Activities = Sequence[Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Activities by queue."""
+
+    control: Activities
+    """For the control queue: stores, policies, health, forwarding."""
+    cluster: Activities
+    """For both queues of each cluster: short calls, and waits on the other one (S12)."""
+
+
+def register(
+    clusters: Clusters,
+    mirror: Mirror,
+    operator_stores: Mapping[str, S3Store],
+    times: WaitTimes | None = None,
+) -> Registered:
+    """Builds all activities over what a worker holds.
+
+    `operator_stores` holds the dr-cluster operator's own buckets by S3 profile and may change over time.
+    """
+    stores = StoreActivities(mirror, operator_stores)
+    on_clusters = ClusterActivities(clusters, mirror, stores.silent_profiles, times)
+    surveys = SurveyActivities(clusters)
+    control: list[Callable[..., Any]] = [
+        stores.claim_epoch,
+        stores.acquire_lock,
+        stores.hold_lock,
+        stores.release_lock,
+        stores.read_stores,
+        stores.mirror_state,
+        stores.append_history,
+        surveys.resolve_application,
+        on_clusters.last_seen,
+        on_clusters.cluster_health,
+        on_clusters.list_health,
+        ForwardingActivities().forward_request,
+    ]
+    cluster: list[Callable[..., Any]] = [
+        on_clusters.read_vrg,
+        on_clusters.stamp_epoch,
+        on_clusters.write_vrg,
+        on_clusters.await_vrg,
+        on_clusters.demote_witnessed,
+        on_clusters.publish_decision,
+        on_clusters.ensure_namespace,
+        on_clusters.delete_vrg,
+        on_clusters.remove_restored,
+        on_clusters.request_upload,
+        on_clusters.cluster_health,
+        surveys.survey_cluster,
+    ]
+    return Registered(control, cluster)

@@ -1,0 +1,232 @@
+"""Activities that touch stores only: claims, the advisory lock, the mirror, and what an operator could restore from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from pydantic import ValidationError
+from temporalio import activity
+
+from activities import contracts
+from activities.access.s3 import S3Store
+from activities.contracts import (
+    AppendHistory,
+    ClaimedEpoch,
+    ClaimEpoch,
+    LockRequest,
+    MirrorState,
+    StoresQuery,
+    StoresSeen,
+)
+from activities.errors import implements
+from activities.mirror import RENEW_SECONDS, STORE_SECONDS, Mirror
+from ramen.app import AppSpec, StoreReport, Witness
+from ramen.errors import Invalid, StoreDenied, StoreUnreachable
+from ramen.s3layout import DecisionDocument, Document, EpochClaim, HistoryDocument, StateDocument
+
+log = logging.getLogger(__name__)
+
+TOKEN_BYTES = 8
+"""Random bytes of an epoch's token: two claims of one number must never meet (S1)."""
+
+REMEMBERED_TOKENS = 10_000
+"""Claims whose token this process keeps, the newest ones."""
+
+KNOWN_SECONDS = 5.0
+"""How long a store counts as it last answered, so that a thousand promotions at once ask it once."""
+
+BEAT_SECONDS = 1.5
+"""Between heartbeats of the lock's holder, through which it learns that the action has ended."""
+
+Doc = TypeVar("Doc", bound=Document)
+
+
+class StoreActivities:
+    """All activities of the control queue that speak to stores."""
+
+    def __init__(self, mirror: Mirror, operator: Mapping[str, S3Store], renew_seconds: float = RENEW_SECONDS) -> None:
+        """`operator` holds the dr-cluster operator's own buckets by profile and may change over time."""
+        self._mirror = mirror
+        self._operator = operator
+        self._renew_seconds = renew_seconds
+        self._tokens: OrderedDict[str, str] = OrderedDict()
+        self._silent: dict[str, tuple[bool, float]] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+
+    @implements(contracts.claim_epoch)
+    async def claim_epoch(self, request: ClaimEpoch) -> ClaimedEpoch:
+        """See the contract.
+
+        A retry finds the token of the first attempt in the stores. Where none answered it is kept in this process
+        and, for another one, in the heartbeat: it cannot be computed from the request, because the two halves of a
+        forked Temporal carry the same requests and must not end up with the same token (S1).
+        """
+        app = request.app
+        claim = EpochClaim(
+            number=request.number,
+            token=self._token(f"{app}/{request.number}/{request.request_id}"),
+            action=request.action,
+            request_id=request.request_id,
+            holder=activity.info().workflow_id or "",
+            claimed_at=datetime.now(UTC),
+        )
+        claimed = await self._mirror.of(request.profiles).claim_epoch(app.namespace, app.name, claim)
+        return ClaimedEpoch(epoch=claimed.epoch, stores=claimed.stored)
+
+    @implements(contracts.acquire_lock)
+    async def acquire_lock(self, request: LockRequest) -> list[str]:
+        """See the contract."""
+        held = await self._mirror.of(request.profiles).acquire_lock(
+            request.app.namespace,
+            request.app.name,
+            request.holder,
+            request.epoch,
+            workflow_id=request.workflow_id,
+            run_id=activity.info().workflow_run_id or "",
+            break_holder=request.break_holder,
+        )
+        return held.stored
+
+    @implements(contracts.hold_lock)
+    async def hold_lock(self, request: LockRequest) -> None:
+        """See the contract; when only this worker ends, the lock stays for the attempt on another one."""
+        mirror, app = self._mirror.of(request.profiles), request.app
+        due = 0.0
+        try:
+            while True:
+                if time.monotonic() >= due:
+                    await mirror.renew_lock(app.namespace, app.name, request.holder, request.epoch, request.workflow_id)
+                    due = time.monotonic() + self._renew_seconds
+                activity.heartbeat()
+                await asyncio.sleep(min(BEAT_SECONDS, self._renew_seconds))
+        except asyncio.CancelledError:
+            why = activity.cancellation_details()
+            if why is None or not why.worker_shutdown:
+                await mirror.release_lock(app.namespace, app.name, request.holder, request.epoch, request.workflow_id)
+            raise
+
+    @implements(contracts.release_lock)
+    async def release_lock(self, request: LockRequest) -> None:
+        """See the contract."""
+        mirror, app = self._mirror.of(request.profiles), request.app
+        await mirror.release_lock(app.namespace, app.name, request.holder, request.epoch, request.workflow_id)
+
+    @implements(contracts.read_stores)
+    async def read_stores(self, request: StoresQuery) -> StoresSeen:
+        """See the contract."""
+        namespace, name = request.app.namespace, request.app.name
+        mirror = self._mirror.of(request.profiles)
+        reports, newest, witness = await asyncio.gather(
+            self._restorable(namespace, name, request.profiles),
+            mirror.newest_epoch(namespace, name),
+            mirror.read_witness(namespace, name),
+        )
+        now = time.monotonic()
+        self._silent |= {report.profile: (not report.reachable, now) for report in reports}
+        seen = witness.value
+        return StoresSeen(
+            stores=reports,
+            newest_epoch=newest.value,
+            witness=Witness(volumes=seen.volumes, seen_at=seen.seen_at) if seen else Witness(),
+        )
+
+    @implements(contracts.mirror_state)
+    async def mirror_state(self, request: MirrorState) -> list[str]:
+        """See the contract; a profile counts as written when it has the state, and the decision if there is one."""
+        app = request.app
+        mirror = self._mirror.of(request.profiles or _profiles(app))
+        given = {"spec": app.model_dump(mode="json"), "written_at": datetime.now(UTC), **request.document}
+        state = _document(StateDocument, {**given, "epoch": request.epoch})
+        written = [await mirror.write_state(app.namespace, app.name, state)]
+        if request.decision is not None:
+            decision = DecisionDocument(
+                cluster=request.decision.cluster,
+                previous=request.decision.previous,
+                retained=request.decision.retained,
+                epoch=request.decision.epoch or request.epoch,
+                decided_at=request.decision.decided_at or state.written_at,
+            )
+            written.append(await mirror.write_decision(app.namespace, app.name, decision))
+        for each in written:
+            _report(str(app.ref), each.failed)
+        return sorted(set.intersection(*(set(each.stored) for each in written)))
+
+    @implements(contracts.append_history)
+    async def append_history(self, request: AppendHistory) -> list[str]:
+        """See the contract."""
+        app = request.app
+        document = _document(HistoryDocument, {**request.document, "epoch": request.epoch, "action": request.action})
+        written = await self._mirror.of(request.profiles).append_history(app.namespace, app.name, document)
+        _report(str(app), written.failed)
+        return written.stored
+
+    async def silent_profiles(self, app: AppSpec) -> set[str]:
+        """Profiles of an application whose store does not answer within a second; remembered for a few seconds."""
+        profiles = _profiles(app)
+        answers = await asyncio.gather(*(self._is_silent(profile) for profile in profiles))
+        return {profile for profile, silent in zip(profiles, answers, strict=True) if silent}
+
+    async def _is_silent(self, profile: str) -> bool:
+        async with self._asking.setdefault(profile, asyncio.Lock()):
+            known = self._silent.get(profile)
+            if known is not None and time.monotonic() - known[1] < KNOWN_SECONDS:
+                return known[0]
+            silent = not await self._answers(profile)
+            self._silent[profile] = (silent, time.monotonic())
+            return silent
+
+    async def _answers(self, profile: str) -> bool:
+        store = self._operator.get(profile)
+        if store is None:
+            return False
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                await store.head_bucket()
+        except (StoreUnreachable, StoreDenied, TimeoutError):
+            return False
+        return True
+
+    async def _restorable(self, namespace: str, name: str, profiles: list[str]) -> list[StoreReport]:
+        configured = {profile: self._operator[profile] for profile in profiles if profile in self._operator}
+        reports = {
+            report.profile: report for report in await self._mirror.restorable_volumes(namespace, name, configured)
+        }
+        absent = "not configured on this worker"
+        return [
+            reports.get(profile) or StoreReport(profile=profile, reachable=False, error=absent)
+            for profile in dict.fromkeys(profiles)
+        ]
+
+    def _token(self, claim: str) -> str:
+        beaten = activity.info().heartbeat_details
+        token = self._tokens.get(claim) or (str(beaten[0]) if beaten else secrets.token_hex(TOKEN_BYTES))
+        self._tokens[claim] = token
+        while len(self._tokens) > REMEMBERED_TOKENS:
+            self._tokens.popitem(last=False)
+        activity.heartbeat(token)
+        return token
+
+
+def _profiles(app: AppSpec) -> list[str]:
+    return list(dict.fromkeys(cluster.s3_profile for cluster in app.clusters))
+
+
+def _document(kind: type[Doc], fields: Mapping[str, object]) -> Doc:
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as err:
+        first = err.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise Invalid(f"{kind.__name__} cannot be written: {field}: {first['msg']}.") from err
+
+
+def _report(app: str, failed: Mapping[str, str]) -> None:
+    for profile, why in failed.items():
+        log.warning("the mirror of %s in S3 profile %s was not written: %s", app, profile, why)

@@ -1,0 +1,246 @@
+"""What is looked at before an application is protected: its DRPC with policy and clusters, and each cluster.
+
+Everything that this release does not carry is refused here, by its name, before anything is written (D11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+from activities import contracts, looking
+from activities.access.protocol import ClusterAccess, Object
+from activities.clusters import Clusters
+from activities.contracts import ProtectRequest, Survey, SurveyResult
+from activities.errors import implements
+from ramen import names
+from ramen.app import AppSpec, PolicyCluster
+from ramen.config import NO_S3
+from ramen.desired import label_query
+from ramen.errors import ClusterUnreachable, GateClosed, Invalid, KindMissing, Refused, ServerBusy
+from ramen.gates import interval_seconds
+from ramen.kinds import DRCLUSTER, DRPOLICY, STORAGE_CLASS, VOLUME_REPLICATION_CLASS, Kind
+from ramen.objects import DRPC, APIObject, DRCluster, DRPolicy
+
+INSTALL_KINDS = "Install it there: hubless crds | kubectl apply -f -"
+
+SYNC_CLASSES = "Metro (sync) policies are not carried in this release; use a policy with a schedulingInterval."
+
+Model = TypeVar("Model", bound=APIObject)
+
+
+class SurveyActivities:
+    """Looks before the first write."""
+
+    def __init__(self, clusters: Clusters) -> None:
+        self._clusters = clusters
+
+    @implements(contracts.resolve_application)
+    async def resolve_application(self, request: ProtectRequest) -> AppSpec:
+        """See the contract; reads on the worker's own cluster, or on the first other one that answers."""
+        drpc = _drpc(request)
+        _refuse_unsupported(drpc)
+        policy, clusters, read_on = await self._policy(drpc.spec.dr_policy_ref.name)
+        label, spec = drpc.label, drpc.spec
+        names_known = ", ".join(policy.spec.dr_clusters)
+        if not spec.preferred_cluster:
+            raise Refused(f"{label}: preferredCluster is empty. Name one of {names_known}.")
+        if spec.preferred_cluster not in policy.spec.dr_clusters:
+            raise Refused(
+                f"{spec.preferred_cluster} is not a cluster of policy {policy.metadata.name} ({names_known})."
+            )
+        _refuse_metro(policy)
+        for cluster in clusters:
+            if cluster.spec.s3_profile_name in ("", NO_S3):
+                raise Refused(
+                    f"DRCluster {cluster.metadata.name} on {read_on} names no S3 profile, from which a failover could "
+                    f"restore volumes. Set its spec.s3ProfileName."
+                )
+        selector = _selector(label, request.spec)
+        interval = policy.spec
+        return AppSpec(
+            namespace=request.namespace,
+            name=request.name,
+            uid=request.uid,
+            policy=policy.metadata.name,
+            clusters=[
+                PolicyCluster(
+                    name=cluster.metadata.name, s3_profile=cluster.spec.s3_profile_name, region=cluster.spec.region
+                )
+                for cluster in clusters
+            ],
+            preferred_cluster=spec.preferred_cluster,
+            pvc_selector=selector,
+            placement=spec.placement_ref.name,
+            scheduling_interval=interval.scheduling_interval,
+            replication_class_selector=interval.replication_class_selector.model_dump(mode="json"),
+            volume_snapshot_class_selector=interval.volume_snapshot_class_selector.model_dump(mode="json"),
+            volume_group_snapshot_class_selector=(
+                interval.volume_group_snapshot_class_selector.model_dump(mode="json")
+                if interval.volume_group_snapshot_class_selector
+                else {}
+            ),
+            peer_classes=[entry.model_dump(mode="json") for entry in _peer_classes(policy)],
+            switches={key: value for key, value in request.annotations.items() if key in names.USER_SWITCHES},
+        )
+
+    @implements(contracts.survey_cluster)
+    async def survey_cluster(self, request: Survey) -> SurveyResult:
+        """See the contract; raises KindMissing, naming the remedy, where the VRG's own kind is not installed."""
+        app, cluster = request.app, request.cluster
+        access = self._clusters.access(cluster)
+        try:
+            seen = await looking.look(access, app.ref, cluster)
+        except KindMissing as err:
+            raise KindMissing(f"{err}. Ramen's dr-cluster operator has to run on {cluster}. {INSTALL_KINDS}") from err
+        missing: list[str] = []
+        claims, storage_classes, replication_classes = await asyncio.gather(
+            looking.select_pvcs(access, app.namespace, app.pvc_selector),
+            _list(access, STORAGE_CLASS, "", missing),
+            _list(access, VOLUME_REPLICATION_CLASS, label_query(app.replication_class_selector), missing),
+        )
+        unsupported = _foreign_owners(app, cluster, claims)
+        unsupported += _unreplicated(app, cluster, claims, storage_classes, replication_classes)
+        return SurveyResult(observed=seen, unsupported=unsupported, missing_kinds=missing)
+
+    async def _policy(self, name: str) -> tuple[DRPolicy, list[DRCluster], str]:
+        """The policy and its DRClusters in the policy's order, and the cluster that they were read on."""
+        if not name:
+            raise Refused("drPolicyRef names no policy. Set spec.drPolicyRef.name.")
+        silent: list[str] = []
+        for where in self._clusters.names():
+            try:
+                access = self._clusters.access(where)
+                policy = await _get(access, DRPOLICY, DRPolicy, name)
+                found = [await _get(access, DRCLUSTER, DRCluster, each) for each in policy.spec.dr_clusters]
+            except (GateClosed, ClusterUnreachable, ServerBusy) as err:
+                silent.append(str(err))
+                continue
+            return policy, found, where
+        raise ClusterUnreachable(f"policy {name} cannot be read: {'; '.join(silent) or 'no cluster is registered'}.")
+
+
+async def _get(access: ClusterAccess, kind: Kind, model: type[Model], name: str) -> Model:
+    try:
+        found = await access.read(kind, name)
+    except KindMissing as err:
+        raise KindMissing(f"{kind.kind} is not installed on {access.name}. {INSTALL_KINDS}") from err
+    if found is None:
+        raise Refused(f"{kind.kind} {name} is missing on {access.name}. Create it, or name another one.")
+    return model.of(found)
+
+
+async def _list(access: ClusterAccess, kind: Kind, labels: str, missing: list[str]) -> list[Object]:
+    try:
+        return (await access.list(kind, labels=labels or None))[0]
+    except KindMissing:
+        missing.append(kind.kind)
+        return []
+
+
+def _drpc(request: ProtectRequest) -> DRPC:
+    metadata = {"name": request.name, "namespace": request.namespace, "annotations": request.annotations}
+    try:
+        return DRPC.of({"metadata": metadata, "spec": request.spec})
+    except Invalid as err:
+        raise Refused(f"{request.namespace}/{request.name}: {err}") from err
+
+
+def _refuse_unsupported(drpc: DRPC) -> None:
+    spec, label, switches = drpc.spec, drpc.label, drpc.metadata.annotations
+    if not spec.placement_ref.name:
+        raise Refused(f"{label}: placementRef is missing. Set spec.placementRef.name; the Placement need not exist.")
+    if spec.placement_ref.namespace not in ("", drpc.metadata.namespace):
+        raise Refused(f"{label}: placementRef names another namespace ({spec.placement_ref.namespace}). Leave it out.")
+    carried = "is not carried in this release. Remove it"
+    if spec.kube_object_protection is not None:
+        raise Refused(f"{label}: kubeObjectProtection {carried}; GitOps brings the Kubernetes objects.")
+    if spec.protected_namespaces:
+        raise Refused(f"{label}: protectedNamespaces {carried}; protect each namespace by a DRPC of its own.")
+    if spec.dry_run:
+        raise Refused(f"{label}: dryRun {carried}.")
+    for switch, why in (
+        ("is-cg-enabled", "consistency groups are"),
+        ("use-volsync-for-pvc-protection", "VolSync is"),
+    ):
+        if switches.get(names.DRPC_PREFIX + switch) == "true":
+            raise Refused(
+                f"{label}: annotation {names.DRPC_PREFIX}{switch} is true, but {why} not carried in this release. "
+                "Remove it."
+            )
+
+
+def _refuse_metro(policy: DRPolicy) -> None:
+    """Sync mode as Ramen tells it from async: by its peer classes, and without any by its interval (drpc.md 4.3)."""
+    sync = policy.status.sync.peer_classes if policy.status.sync else []
+    if sync or (not _peer_classes(policy) and not interval_seconds(policy.spec.scheduling_interval)):
+        raise Refused(f"policy {policy.metadata.name} is sync. {SYNC_CLASSES}")
+    if not interval_seconds(policy.spec.scheduling_interval):
+        raise Refused(
+            f"policy {policy.metadata.name} has no schedulingInterval, so its storage keeps time itself, which is not "
+            "carried in this release. Use a policy with an interval such as 5m."
+        )
+
+
+def _peer_classes(policy: DRPolicy) -> list[Any]:
+    return list(policy.status.async_.peer_classes) if policy.status.async_ else []
+
+
+def _selector(label: str, spec: dict[str, Any]) -> dict[str, Any]:
+    selector = spec.get("pvcSelector")
+    if not isinstance(selector, dict):
+        raise Refused(f"{label}: pvcSelector is missing. Set spec.pvcSelector to a label selector.")
+    try:
+        label_query(selector)
+    except (Invalid, AttributeError, TypeError) as err:
+        raise Refused(f"{label}: spec.pvcSelector is no label selector: {err}") from err
+    return selector
+
+
+def _foreign_owners(app: AppSpec, cluster: str, claims: list[Object]) -> list[str]:
+    """PVCs that the operator has given to another VRG; it protects each only once (vrg.md 2.2)."""
+    found = []
+    for claim in claims:
+        labels = claim["metadata"].get("labels") or {}
+        owner = labels.get(names.OWNER_NAMESPACE, app.namespace), labels.get(names.OWNER_NAME, app.name)
+        if owner != (app.namespace, app.name):
+            found.append(f"PVC {claim['metadata']['name']} on {cluster} belongs to VRG {'/'.join(owner)} already")
+    return found
+
+
+def _unreplicated(
+    app: AppSpec,
+    cluster: str,
+    claims: list[Object],
+    storage_classes: list[Object],
+    replication_classes: list[Object],
+) -> list[str]:
+    """PVCs that storage would not replicate at the policy's interval, or only with a maintenance mode (vrg.md 1.6)."""
+    provisioners = {obj["metadata"]["name"]: str(obj.get("provisioner", "")) for obj in storage_classes}
+    found: list[str] = []
+    for claim in claims:
+        what = f"PVC {claim['metadata']['name']} on {cluster}"
+        storage_class = str((claim.get("spec") or {}).get("storageClassName") or "")
+        provisioner = provisioners.get(storage_class)
+        if provisioner is None:
+            found.append(f"{what} has StorageClass {storage_class or '(none)'}, which does not exist there")
+            continue
+        fitting = [obj for obj in replication_classes if _fits(obj, provisioner, app.scheduling_interval)]
+        if not fitting:
+            found.append(
+                f"{what} would need VolSync: no VolumeReplicationClass of {provisioner} with schedulingInterval "
+                f"{app.scheduling_interval}"
+            )
+        for obj in fitting:
+            if (obj["metadata"].get("labels") or {}).get(names.MAINTENANCE_MODES):
+                found.append(
+                    f"{what} needs a maintenance mode at a failover: VolumeReplicationClass {obj['metadata']['name']}"
+                )
+    return found
+
+
+def _fits(replication_class: Object, provisioner: str, interval: str) -> bool:
+    spec = replication_class.get("spec") or {}
+    return (
+        spec.get("provisioner") == provisioner and (spec.get("parameters") or {}).get("schedulingInterval") == interval
+    )

@@ -1,0 +1,158 @@
+"""The real control plane of one cluster, as processes: etcd, API server, controllers, scheduler, and KWOK's nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.pki import Pki, write_kubeconfigs
+from sandbox.processes import Probe, Spec
+from sandbox.state import SandboxState
+from sandbox.tools import Tool
+
+MANIFESTS = Path(__file__).parent / "manifests"
+
+CONTROLLERS = (
+    "clusterrole-aggregation-controller",
+    "deployment-controller",
+    "garbage-collector-controller",
+    "job-controller",
+    "namespace-controller",
+    "node-lifecycle-controller",
+    "persistentvolume-binder-controller",
+    "persistentvolume-protection-controller",
+    "persistentvolumeclaim-protection-controller",
+    "pod-garbage-collector-controller",
+    "replicaset-controller",
+    "serviceaccount-controller",
+    "statefulset-controller",
+    "taint-eviction-controller",
+)
+"""What applications, volumes and namespaces need. The rest would only watch, and cost memory. Attachments are left
+out on purpose: no node mounts anything, and an attachment nobody removes would hold a demotion up (vrg.md 6.5)."""
+
+CONTROL_PLANE = ("etcd", "apiserver", "controller-manager", "scheduler", "kwok")
+"""Processes of one cluster, in the order of starting."""
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """Specs of one cluster's processes, named `<cluster>-<part>`."""
+
+    state: SandboxState
+    cluster: str
+    tools: dict[Tool, Path]
+
+    def prepare(self) -> None:
+        """Writes certificates and kubeconfigs; what exists stays."""
+        cluster = self.state.clusters[self.cluster]
+        self._pki.ensure(cluster)
+        write_kubeconfigs(cluster, self._pki.file("ca.crt"), self.state.directory / "kubeconfigs")
+
+    def etcd(self) -> Spec:
+        """etcd without fsync: a sandbox survives the end of its processes, not of the machine, and starts faster."""
+        ports = self._ports
+        client, peer = f"http://127.0.0.1:{ports['etcd']}", f"http://127.0.0.1:{ports['etcd-peer']}"
+        return self._spec(
+            "etcd",
+            Tool.ETCD,
+            [
+                f"--data-dir={self.state.directory / 'data' / self.cluster / 'etcd'}",
+                f"--listen-client-urls={client}",
+                f"--advertise-client-urls={client}",
+                f"--listen-peer-urls={peer}",
+                f"--initial-advertise-peer-urls={peer}",
+                f"--initial-cluster=default={peer}",
+                "--unsafe-no-fsync",
+                "--log-level=warn",
+            ],
+            Probe(port=ports["etcd"], path="/health"),
+        )
+
+    def apiserver(self) -> Spec:
+        """kube-apiserver on the loopback; it has no endpoints to reconcile, and refuses a loopback one otherwise."""
+        ports = self._ports
+        return self._spec(
+            "apiserver",
+            Tool.KUBE_APISERVER,
+            [
+                f"--etcd-servers=http://127.0.0.1:{ports['etcd']}",
+                "--bind-address=127.0.0.1",
+                f"--secure-port={ports['api']}",
+                f"--tls-cert-file={self._pki.file('server.crt')}",
+                f"--tls-private-key-file={self._pki.file('server.key')}",
+                f"--token-auth-file={self._pki.file('tokens.csv')}",
+                "--authorization-mode=RBAC",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                f"--service-account-signing-key-file={self._pki.file('sa.key')}",
+                f"--service-account-key-file={self._pki.file('sa.pub')}",
+                "--service-cluster-ip-range=10.96.0.0/16",
+                "--endpoint-reconciler-type=none",
+                "--profiling=false",
+            ],
+            Probe(port=ports["api"], path="/readyz", tls=True),
+        )
+
+    def followers(self) -> list[Spec]:
+        """What needs the API server: controllers, scheduler, nodes."""
+        ports = self._ports
+        return [
+            self._spec(
+                "controller-manager",
+                Tool.KUBE_CONTROLLER_MANAGER,
+                [
+                    f"--kubeconfig={self._kubeconfig('controller-manager')}",
+                    f"--controllers={','.join(CONTROLLERS)}",
+                    f"--service-account-private-key-file={self._pki.file('sa.key')}",
+                    "--use-service-account-credentials=false",
+                    "--bind-address=127.0.0.1",
+                    f"--secure-port={ports['controller-manager']}",
+                    "--leader-elect=false",
+                    # Default 15 s: the time between a volume's creation and its binding when an event was missed.
+                    "--pvclaimbinder-sync-period=2s",
+                    "--profiling=false",
+                ],
+                Probe(port=ports["controller-manager"], path="/healthz", tls=True),
+            ),
+            self._spec(
+                "scheduler",
+                Tool.KUBE_SCHEDULER,
+                [
+                    f"--kubeconfig={self._kubeconfig('scheduler')}",
+                    "--bind-address=127.0.0.1",
+                    f"--secure-port={ports['scheduler']}",
+                    "--leader-elect=false",
+                    "--profiling=false",
+                ],
+                Probe(port=ports["scheduler"], path="/healthz", tls=True),
+            ),
+            self._spec(
+                "kwok",
+                Tool.KWOK,
+                [
+                    f"--kubeconfig={self._kubeconfig('kwok')}",
+                    f"--config={MANIFESTS / 'kwok-stages.yaml'}",
+                    "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+                    "--node-ip=10.0.0.1",
+                    "--cidr=10.244.0.0/16",
+                    "--node-lease-duration-seconds=40",
+                    f"--server-address=127.0.0.1:{ports['kwok']}",
+                    "--v=WARN",
+                ],
+                Probe(port=ports["kwok"], path="/healthz"),
+            ),
+        ]
+
+    @property
+    def _pki(self) -> Pki:
+        return Pki(self.state.directory / "pki" / self.cluster)
+
+    @property
+    def _ports(self) -> dict[str, int]:
+        return self.state.clusters[self.cluster].ports
+
+    def _kubeconfig(self, user: str) -> Path:
+        return self.state.kubeconfig(self.cluster, user)
+
+    def _spec(self, part: str, tool: Tool, arguments: list[str], probe: Probe) -> Spec:
+        return Spec(name=f"{self.cluster}-{part}", argv=[str(self.tools[tool]), *arguments], probe=probe)

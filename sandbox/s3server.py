@@ -1,0 +1,109 @@
+"""One S3 store per site: SeaweedFS with its master, volume server, filer and S3 gateway in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+from activities.access.s3 import S3Store
+from ramen.errors import HublessError
+from ramen.names import COORDINATION_BUCKET
+from sandbox.processes import Probe, Spec
+from sandbox.state import SandboxState
+
+OPERATOR_BUCKET = "ramen"
+"""Objects of the dr-cluster operator; the mirror has a bucket of its own (design 8)."""
+
+VOLUME_MB = 64
+"""Size of one of SeaweedFS's data files; the default of 30 GB asks for free space that a small machine lacks."""
+
+WRITABLE_SECONDS = 30.0
+"""The gateway answers before a volume can take data; three seconds are normal."""
+
+
+def spec(state: SandboxState, cluster: str, weed: Path) -> Spec:
+    """The process `<cluster>-s3`; writes its credentials file."""
+    ports = state.clusters[cluster].ports
+    data = state.directory / "data" / cluster / "s3"
+    data.mkdir(parents=True, exist_ok=True)
+    credentials = data.parent / "s3.json"
+    credentials.touch(mode=0o600)
+    credentials.write_text(
+        json.dumps(
+            {
+                "identities": [
+                    {
+                        "name": "hubless",
+                        "credentials": [{"accessKey": state.s3_access_key, "secretKey": state.s3_secret_key}],
+                        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+                    }
+                ]
+            }
+        )
+    )
+    arguments = [
+        "server",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={data}",
+        "-filer",
+        "-s3",
+        f"-s3.config={credentials}",
+        f"-master.port={ports['weed-master']}",
+        f"-master.port.grpc={ports['weed-master-grpc']}",
+        f"-master.volumeSizeLimitMB={VOLUME_MB}",
+        "-master.telemetry=false",
+        f"-volume.port={ports['weed-volume']}",
+        f"-volume.port.grpc={ports['weed-volume-grpc']}",
+        "-volume.max=100",
+        # The default waits ten seconds before it ends.
+        "-volume.preStopSeconds=0",
+        f"-filer.port={ports['weed-filer']}",
+        f"-filer.port.grpc={ports['weed-filer-grpc']}",
+        # Default: a socket in the common temporary directory.
+        f"-filer.localSocket={data.parent / 'filer.sock'}",
+        f"-s3.localSocket={data.parent / 's3.sock'}",
+        f"-s3.port={ports['s3']}",
+        f"-s3.port.grpc={ports['s3-grpc']}",
+        # Both have fixed default ports, on which two stores would collide.
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+    ]
+    probe = Probe(port=ports["s3"], path="/healthz")
+    return Spec(name=f"{cluster}-s3", argv=[str(weed), "-logtostderr=true", *arguments], probe=probe)
+
+
+def store(state: SandboxState, cluster: str, bucket: str) -> S3Store:
+    """A client of one bucket; the caller closes it."""
+    return S3Store.connect(
+        endpoint=state.clusters[cluster].s3_url,
+        bucket=bucket,
+        access_key=state.s3_access_key,
+        secret_key=state.s3_secret_key,
+        name=f"s3-{cluster}",
+    )
+
+
+async def ensure_buckets(state: SandboxState, cluster: str) -> None:
+    """Creates both buckets and waits until they take data; raises the store's last error after 30 s."""
+    for bucket in (OPERATOR_BUCKET, COORDINATION_BUCKET):
+        client = store(state, cluster, bucket)
+        try:
+            await _until_writable(client)
+        finally:
+            await client.close()
+
+
+async def _until_writable(client: S3Store) -> None:
+    limit = time.monotonic() + WRITABLE_SECONDS
+    while True:
+        try:
+            await client.ensure_bucket()
+            await client.put(".hubless", b"")
+            return await client.delete(".hubless")
+        except HublessError:
+            if time.monotonic() > limit:
+                raise
+            await asyncio.sleep(0.2)

@@ -1,0 +1,149 @@
+"""Follows an action to its end: a live table on a terminal, one line per change elsewhere.
+
+Watching changes nothing. Ctrl-C and a time-out leave the action running and say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from starter import console, exitcodes
+from starter.client import Hubless
+from starter.durations import precise, since
+from starter.failures import NoWorker, Unfinished
+from workflows.inputs import ActionResult, Answer, Outcome, Step, StepState, StepsView
+
+POLL_SECONDS = 0.5
+"""A person sees two changes a second; a query costs a worker about a millisecond."""
+
+MARKS = {
+    StepState.PENDING: "◎",
+    StepState.RUNNING: "◎",
+    StepState.DONE: "✔",
+    StepState.FAILED: "✗",
+    StepState.SKIPPED: "►",
+}
+
+
+def line(step: Step, now: datetime) -> str:
+    """One step: mark, title, duration, and what is awaited or what came of it."""
+    note = step.note
+    if step.state is StepState.RUNNING and step.waiting:
+        note = f"waiting for {step.waiting.reason}"
+        if step.waiting.cluster and step.waiting.cluster not in step.waiting.reason:
+            note += f" on {step.waiting.cluster}"
+        if step.waiting.since:
+            note += f", {since(step.waiting.since, now)}"
+    took = ""
+    if step.started_at and step.state is not StepState.SKIPPED:
+        took = precise(((step.ended_at or now) - step.started_at).total_seconds())
+    return f"{MARKS[step.state]} {step.title:<40} {took:>7}   {note}".rstrip()
+
+
+def render(view: StepsView | None, heading: str, now: datetime) -> str:
+    """The whole table as text."""
+    lines = [heading]
+    if view is not None:
+        lines += [f"  {line(step, now)}" for step in view.steps]
+        if view.needs_operator:
+            lines.append(f"  ⚠ {view.needs_operator}")
+    return "\n".join(lines)
+
+
+class Changes:
+    """Prints each step when it begins and when it ends: the live view of a log file."""
+
+    def __init__(self) -> None:
+        self._shown: dict[int, tuple[StepState, str]] = {}
+        self._asked = ""
+
+    def show(self, view: StepsView) -> None:
+        """Prints what is new since the last call; durations alone are no change."""
+        now = datetime.now(UTC)
+        for index, step in enumerate(view.steps):
+            seen = (step.state, step.note)
+            if self._shown.get(index) != seen:
+                self._shown[index] = seen
+                console.tell(f"  {line(step, now)}")
+        if view.needs_operator and view.needs_operator != self._asked:
+            console.warning(view.needs_operator)
+        self._asked = view.needs_operator
+
+
+async def follow(hubless: Hubless, answer: Answer, where: str, timeout: float | None) -> ActionResult:
+    """Shows an action's steps until it ends and returns its result.
+
+    `where` is `shop -n web`; `timeout` in seconds, None for no limit. Raises `Unfinished` when the time is over or
+    the person stopped watching.
+    """
+    heading = f"{answer.message}, epoch {answer.epoch}        {answer.workflow_id}"
+    kind = answer.action.value.lower()
+    ended = asyncio.ensure_future(hubless.result(answer.workflow_id))
+    try:
+        async with asyncio.timeout(timeout):
+            if console.is_terminal(sys.stderr):
+                await _live(hubless, answer.workflow_id, heading, ended)
+            else:
+                console.tell(heading)
+                await _lines(hubless, answer.workflow_id, ended)
+            return await ended
+    except TimeoutError as err:
+        raise Unfinished(
+            f"Still running after {precise(timeout or 0)}. The {kind} goes on: hubless status {where} --watch"
+        ) from err
+    except asyncio.CancelledError as err:
+        raise Unfinished(f"Stopped watching. The {kind} goes on: hubless status {where} --watch") from err
+    finally:
+        ended.cancel()
+
+
+async def _steps(hubless: Hubless, workflow_id: str) -> StepsView | None:
+    """The steps, or None while no worker answers: the action itself waits for one as well."""
+    try:
+        return await hubless.steps(workflow_id)
+    except NoWorker:
+        return None
+
+
+async def _lines(hubless: Hubless, workflow_id: str, ended: asyncio.Future[ActionResult]) -> None:
+    changes = Changes()
+    silent = False
+    while True:
+        over = ended.done()
+        view = await _steps(hubless, workflow_id)
+        if view is not None:
+            changes.show(view)
+        elif not silent:
+            console.waiting("No worker answers; the action goes on when one does.")
+        silent = view is None
+        if over:
+            return
+        await asyncio.wait([ended], timeout=POLL_SECONDS)
+
+
+async def _live(hubless: Hubless, workflow_id: str, heading: str, ended: asyncio.Future[ActionResult]) -> None:
+    screen = Console(stderr=True, highlight=False)
+
+    def shown(view: StepsView | None) -> RenderableType:
+        return Text(render(view, heading, datetime.now(UTC)))
+
+    with Live(shown(None), console=screen, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False) as live:
+        while True:
+            over = ended.done()
+            view = await _steps(hubless, workflow_id)
+            if view is not None:
+                live.update(shown(view), refresh=True)
+            if over:
+                return
+            await asyncio.wait([ended], timeout=POLL_SECONDS)
+
+
+def exit_code(result: ActionResult) -> int:
+    """0 for an action that did what was asked; 1 for one that was aborted or superseded."""
+    return exitcodes.DONE if result.outcome is Outcome.DONE else exitcodes.FAILED
