@@ -134,7 +134,13 @@ class GitOps:
                 log.info("%s/%s: applied %s", application.namespace, application.name, ", ".join(created))
 
     async def _prune(self, application: Application) -> None:
-        for mirror, names in ((self._deployments, [application.name]), (self._claims, application.claim_names)):
+        """Deletes what was applied here, the Deployment last: as long as it exists, the application is ours.
+
+        PVCs without it are not: a promotion restores them before any decision names this cluster.
+        """
+        if self._deployments.get(application.name, application.namespace) is None:
+            return
+        for mirror, names in ((self._claims, application.claim_names), (self._deployments, [application.name])):
             for name in names:
                 body = mirror.get(name, application.namespace)
                 if body is None or "deletionTimestamp" in body["metadata"]:

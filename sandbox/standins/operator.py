@@ -17,7 +17,8 @@ from ramen import kinds, names
 from ramen.kinds import Kind
 from sandbox.standins import runtime
 from sandbox.standins import vrg_reconcile as rules
-from sandbox.standins.operator_pass import CONFIGURED, WATCHED, World, reconcile
+from sandbox.standins.operator_pass import reconcile
+from sandbox.standins.operator_world import CONFIGURED, WATCHED, World
 from sandbox.standins.runtime import Mirror, Name, Next, WorkQueue, name_of
 
 log = logging.getLogger(__name__)

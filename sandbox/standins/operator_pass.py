@@ -1,4 +1,4 @@
-"""One pass of the dr-cluster operator over one VRG: reads from the mirrors, writes to the API server and the stores.
+"""One pass of the dr-cluster operator over one VRG: which steps, in which order, with which conditions.
 
 The order of the steps, and which of them a pass reaches, is that of vrg.md 2.0. A pass changes only the conditions
 it reaches, writes status at most once, and asks for another pass instead of waiting.
@@ -8,71 +8,20 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator
 
-from activities.access.protocol import ClusterAccess, Object
+from activities.access.protocol import Object
 from ramen import kinds, names
-from ramen.errors import AlreadyExists, Conflict, HublessError, NotFound
-from ramen.kinds import Kind
+from ramen.errors import HublessError
 from sandbox.standins import operator_store as store
 from sandbox.standins import vrg_conditions as cond
 from sandbox.standins import vrg_reconcile as rules
-from sandbox.standins.operator_store import Config, Stores
-from sandbox.standins.runtime import Mirror, Name, Next
+from sandbox.standins.operator_volumes import VolumeSteps, pvc_name
+from sandbox.standins.operator_world import World
+from sandbox.standins.runtime import Name, Next
 from sandbox.standins.vrg_conditions import Part
 
 log = logging.getLogger(__name__)
-
-WATCHED: tuple[Kind, ...] = (
-    kinds.VRG,
-    kinds.PVC,
-    kinds.PV,
-    kinds.VOLUME_REPLICATION,
-    kinds.VOLUME_REPLICATION_CLASS,
-    kinds.STORAGE_CLASS,
-    kinds.POD,
-    kinds.VOLUME_ATTACHMENT,
-)
-"""Kinds that a pass reads, from all namespaces."""
-
-CONFIGURED: tuple[Kind, ...] = (kinds.CONFIG_MAP, kinds.SECRET)
-"""Kinds that a pass reads from the operator's namespace."""
-
-
-def utc_now() -> str:
-    """The time as Kubernetes writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-@dataclass
-class World:
-    """What all passes of one operator share."""
-
-    access: ClusterAccess
-    mirrors: dict[Kind, Mirror]
-    """One for each kind of `WATCHED` and `CONFIGURED`."""
-    now: Callable[[], str] = utc_now
-    uploaded: dict[Name, str] = field(default_factory=dict)
-    """resourceVersion of each VRG that this process uploaded last; empty after a restart (vrg.md 3.3)."""
-    make_bucket: store.Connect = store.connect
-
-    def __post_init__(self) -> None:
-        self.stores = Stores(self._secret, self.make_bucket)
-        self._parsed: tuple[Object | None, Config] = (None, Config())
-
-    def config(self) -> Config:
-        """The configuration as it is now; parsed again only when the ConfigMap changed."""
-        found = self.mirrors[kinds.CONFIG_MAP].get(names.RAMEN_CONFIG_MAP, names.RAMEN_NAMESPACE)
-        if found is not self._parsed[0]:
-            self._parsed = (found, store.parse_config(found))
-        return self._parsed[1]
-
-    async def _secret(self, namespace: str, name: str) -> Object | None:
-        if namespace == names.RAMEN_NAMESPACE:
-            return self.mirrors[kinds.SECRET].get(name, namespace)
-        return await self.access.read(kinds.SECRET, name, namespace)
 
 
 async def reconcile(world: World, key: Name) -> Next:
@@ -88,61 +37,12 @@ async def reconcile(world: World, key: Name) -> Next:
     return await _Pass(world, copy.deepcopy(vrg)).run()
 
 
-class _Pass:
-    """State of one pass: a working copy of the VRG, and whether another pass is wanted."""
+class _Pass(VolumeSteps):
+    """One pass: the course of a primary, of a secondary and of a deletion."""
 
     def __init__(self, world: World, vrg: Object) -> None:
-        self.world = world
-        self.mirrors = world.mirrors
-        self.config = world.config()
-        self.now = world.now()
-        self.vrg = vrg
+        super().__init__(world, vrg)
         self.before = copy.deepcopy(vrg.get("status") or {})
-        self.again = False
-        self.pvcs: list[Object] = []
-        self.classes: dict[Name, rules.Classes] = {}
-
-    # --- shortcuts ----------------------------------------------------------------------------------------------------
-
-    @property
-    def key(self) -> Name:
-        return self.vrg["metadata"]["namespace"], self.vrg["metadata"]["name"]
-
-    @property
-    def spec(self) -> Object:
-        spec: Object = self.vrg["spec"]
-        return spec
-
-    @property
-    def status(self) -> Object:
-        status: Object = self.vrg.setdefault("status", {})
-        return status
-
-    @property
-    def conditions(self) -> list[Object]:
-        found: list[Object] = self.status.setdefault("conditions", [])
-        return found
-
-    @property
-    def generation(self) -> int:
-        return int(self.vrg["metadata"]["generation"])
-
-    @property
-    def profiles(self) -> list[str]:
-        return list(self.spec.get("s3Profiles") or [])
-
-    @property
-    def entries(self) -> list[Object]:
-        return list(self.status.get("protectedPVCs") or [])
-
-    @property
-    def final_sync(self) -> bool:
-        return bool(self.spec.get("prepareForFinalSync") or self.spec.get("runFinalSync"))
-
-    def stamp(self, kind: str, *parts: Part) -> None:
-        cond.stamp(self.conditions, kind, cond.merge(parts), self.generation, self.now)
-
-    # --- the pass -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> Next:
         cond.initialise(self.conditions, self.generation, self.now)
@@ -173,7 +73,7 @@ class _Pass:
                     self.pvcs.append(pvc)
         for pvc in self.pvcs:
             try:
-                self.classes[_name(pvc)] = rules.classify(
+                self.classes[pvc_name(pvc)] = rules.classify(
                     self.vrg,
                     pvc,
                     self.mirrors[kinds.STORAGE_CLASS].all(),
@@ -186,6 +86,9 @@ class _Pass:
                 self.stamp(cond.DATA_READY, Part("False", "Error", f"failed to process list of PVCs: {err}"))
                 return False
         return True
+
+    def _selected(self, namespace: str) -> Iterator[Object]:
+        return (pvc for pvc in self.mirrors[kinds.PVC].within(namespace) if rules.selects(self.vrg, pvc))
 
     async def _add_finalizer(self) -> None:
         """Whole-object update: the first touch also rewrites the spec into its normal form (vrg.md 1.3)."""
@@ -213,6 +116,9 @@ class _Pass:
         written = await self.world.access.replace(kinds.VRG, self.vrg, "status")
         self.mirrors[kinds.VRG].remember(written)
 
+    def stamp(self, kind: str, *parts: Part) -> None:
+        cond.stamp(self.conditions, kind, cond.merge(parts), self.generation, self.now)
+
     def _common_conditions(self, conflict: Part | None = None) -> None:
         self.stamp(cond.NO_CONFLICT, conflict or Part("True", "NoConflictDetected", "no conflicting resource"))
         self.stamp(cond.AUTO_CLEANUP, Part("False", cond.UNUSED, "only virtual machines are cleaned up automatically"))
@@ -220,7 +126,7 @@ class _Pass:
             self.status.pop(name, None)
         self.status.update(cond.group_sync(self.entries))
 
-    # --- primary ------------------------------------------------------------------------------------------------------
+    # --- primary --------------------------------------------------------------------------------------------------------
 
     async def _as_primary(self) -> None:
         if not await self._restored():
@@ -254,6 +160,32 @@ class _Pass:
         self.stamp(cond.CLUSTER_DATA_PROTECTED, cond.VOLSYNC_UNUSED, cluster_data, *more)
         self._common_conditions()
 
+    async def _drop_deselected(self) -> None:
+        """Unprotects PVCs that carry this VRG's owner labels but no longer match its selector."""
+        selected = {pvc_name(pvc) for pvc in self.pvcs}
+        for namespace in rules.namespaces(self.vrg):
+            for pvc in self.mirrors[kinds.PVC].within(namespace):
+                if rules.owner_of(pvc) == self.key and pvc_name(pvc) not in selected and not self.final_sync:
+                    await self._abandon(pvc)
+
+    async def _upload_group(self) -> None:
+        """Uploads the VRG as it was before this pass's status write (vrg.md 3.3)."""
+        version = self.vrg["metadata"]["resourceVersion"]
+        if self.spec.get("dryRun") or self.world.uploaded.get(self.key) == version:
+            return
+        try:
+            if not await self.world.stores.upload_group(self.config, self.profiles, self.vrg):
+                return
+        except HublessError as err:
+            part = Part("False", "VolumeReplicationGroupObjectCaptureError", str(err))
+            self.again = True
+        else:
+            part = Part("True", "Uploaded", "VRG object protected")
+            self.world.uploaded[self.key] = version
+        self._primary_conditions(part)
+
+    # --- restore --------------------------------------------------------------------------------------------------------
+
     async def _restored(self) -> bool:
         """Restores PVs and PVCs if ClusterDataReady asks for it; False when the pass ends here (vrg.md 2.5)."""
         found = cond.find(self.conditions, cond.CLUSTER_DATA_READY) or {}
@@ -274,9 +206,6 @@ class _Pass:
         self._primary_conditions()
         self.again = True
         return False
-
-    def _selected(self, namespace: str) -> Iterator[Object]:
-        return (pvc for pvc in self.mirrors[kinds.PVC].within(namespace) if rules.selects(self.vrg, pvc))
 
     async def _restore(self) -> int:
         """Number of PVs restored from the first profile that works; raises when none does."""
@@ -319,146 +248,7 @@ class _Pass:
             if existing is not None:
                 _raise(store.pvc_obstacle(existing, wanted))
 
-    async def _create(self, kind: Kind, body: Object) -> Object | None:
-        """Creates the object; answers the one that is already there, if so."""
-        try:
-            self.mirrors[kind].remember(await self.world.access.create(kind, body))
-        except AlreadyExists:
-            return await self.world.access.read(kind, body["metadata"]["name"], body["metadata"].get("namespace"))
-        return None
-
-    async def _drop_deselected(self) -> None:
-        """Unprotects PVCs that carry this VRG's owner labels but no longer match its selector."""
-        selected = {_name(pvc) for pvc in self.pvcs}
-        for namespace in rules.namespaces(self.vrg):
-            for pvc in self.mirrors[kinds.PVC].within(namespace):
-                if rules.owner_of(pvc) == self.key and _name(pvc) not in selected and not self.final_sync:
-                    await self._abandon(pvc)
-
-    async def _protect(self, pvc: Object) -> None:
-        """Brings one PVC of a primary forward by as many steps as are possible now (vrg.md 2.2)."""
-        if rules.is_going(pvc):
-            if rules.has_finalizer(pvc) and not self.final_sync:
-                await self._abandon(pvc)
-            return
-        item = self._entry(pvc)
-        if (pvc.get("status") or {}).get("phase") != "Bound":
-            self._entry_ready(item, Part("False", "Progressing", "PVC not bound yet"))
-            return
-        owner = rules.owner_of(pvc)
-        if owner is not None and owner != self.key:
-            self._entry_ready(item, Part("False", "Error", f"PVC belongs to VRG {owner[0]}/{owner[1]}"))
-            self.again = True
-            return
-        try:
-            pvc = await self._mark(pvc)
-            await self._promote(pvc, item)
-        except (Conflict, NotFound) as err:
-            self._entry_ready(item, Part("False", "Progressing", str(err)))
-            self.again = True
-            return
-        await self._upload(pvc, item)
-
-    async def _mark(self, pvc: Object) -> Object:
-        if rules.annotation(pvc, rules.PROTECTED) == "protected":
-            return pvc
-        if rules.owner_of(pvc) is None or not rules.has_finalizer(pvc):
-            pvc = await self._replace(kinds.PVC, rules.claimed(pvc, self.vrg))
-        kept = rules.retained(await self._volume(pvc))
-        if kept is not None:
-            await self._replace(kinds.PV, kept)
-        return await self._replace(kinds.PVC, rules.annotated(pvc, rules.PROTECTED, "protected"))
-
-    async def _promote(self, pvc: Object, item: Object) -> None:
-        vr = await self._drive(pvc, "primary", item)
-        if vr is None:
-            return
-        result = rules.outcome(vr, "primary")
-        self._entry_ready(item, result.ready)
-        if result.protected is not None:
-            cond.stamp(item["conditions"], cond.DATA_PROTECTED, result.protected, self.generation, self.now)
-        for name in cond.SYNC_FIELDS:
-            item.pop(name, None)
-            if (vr.get("status") or {}).get(name) is not None:
-                item[name] = vr["status"][name]
-
-    async def _drive(self, pvc: Object, role: str, item: Object) -> Object | None:
-        """Creates or updates the VolumeReplication; answers it only if it already says what is wanted.
-
-        What storage makes of it comes as an event: waiting for it asks for no other pass, which also takes the
-        back-off to its beginning (measured: the VRG reaches S3 one second after a promotion that took one).
-        """
-        wanted = rules.replication(self.vrg, pvc, self.classes[_name(pvc)], role)
-        namespace, name = _name(pvc)
-        existing = self.mirrors[kinds.VOLUME_REPLICATION].get(name, namespace)
-        if existing is None:
-            await self._create(kinds.VOLUME_REPLICATION, wanted)
-            self._entry_ready(item, Part("False", "Progressing", "VolumeReplication created"))
-            return None
-        if rules.is_going(existing):
-            self.again = True
-            return None
-        changed = {key: wanted["spec"][key] for key in ("replicationState", "autoResync")}
-        if any(existing["spec"].get(key) != value for key, value in changed.items()):
-            await self._replace(kinds.VOLUME_REPLICATION, {**existing, "spec": {**existing["spec"], **changed}})
-            self._entry_ready(item, Part("False", "Progressing", "VolumeReplication updated"))
-            return None
-        return existing
-
-    async def _upload(self, pvc: Object, item: Object) -> None:
-        """Puts PV and PVC into the stores unless the archive annotations say that they are there (vrg.md 2.2)."""
-        if self.spec.get("dryRun"):
-            return
-        pv = await self._volume(pvc)
-        part = Part("True", "Uploaded", "objects of the volume are in all stores")
-        if not rules.is_archived(pvc, pv):
-            part = await self._archive(pvc, pv) or part
-        cond.stamp(item["conditions"], cond.CLUSTER_DATA_PROTECTED, part, self.generation, self.now)
-        self.again = self.again or part.status != "True"
-
-    async def _archive(self, pvc: Object, pv: Object) -> Part | None:
-        """Uploads and notes it on both objects; answers what went wrong, if anything."""
-        try:
-            await self.world.stores.upload_volume(self.config, self.profiles, self.vrg, pv, pvc)
-        except HublessError as err:
-            return Part("False", "UploadError", str(err))
-        try:
-            await self._replace(kinds.PVC, rules.annotated(pvc, rules.ARCHIVED, rules.archive_mark(pvc)))
-            await self._replace(kinds.PV, rules.annotated(pv, rules.ARCHIVED, rules.pv_archive_mark(pv)))
-        except (Conflict, NotFound) as err:
-            return Part("False", "AnnotationFailed", str(err))
-        return None
-
-    async def _abandon(self, pvc: Object) -> None:
-        """A PVC that the application deleted, or that lost its label: stored copies go, then every mark."""
-        if not self.config.unprotect_volumes:
-            return
-        try:
-            await self.world.stores.delete_volume(self.config, self.profiles, self.vrg, pvc)
-        except HublessError as err:
-            log.info("%s/%s: stored copies of %s stay: %s", *self.key, pvc["metadata"]["name"], err)
-            self.again = True
-            return
-        if await self._replication_gone(pvc):
-            await self._release(pvc)
-
-    async def _upload_group(self) -> None:
-        """Uploads the VRG as it was before this pass's status write (vrg.md 3.3)."""
-        version = self.vrg["metadata"]["resourceVersion"]
-        if self.spec.get("dryRun") or self.world.uploaded.get(self.key) == version:
-            return
-        try:
-            if not await self.world.stores.upload_group(self.config, self.profiles, self.vrg):
-                return
-        except HublessError as err:
-            part = Part("False", "VolumeReplicationGroupObjectCaptureError", str(err))
-            self.again = True
-        else:
-            part = Part("True", "Uploaded", "VRG object protected")
-            self.world.uploaded[self.key] = version
-        self._primary_conditions(part)
-
-    # --- secondary ----------------------------------------------------------------------------------------------------
+    # --- secondary ------------------------------------------------------------------------------------------------------
 
     async def _as_secondary(self) -> None:
         had_state = self.before.get("state")
@@ -491,37 +281,7 @@ class _Pass:
             conflict = Part("False", "ClusterDataConflictSecondary", "a PVC of the application is on this cluster")
         self._common_conditions(conflict)
 
-    async def _demote(self, pvc: Object) -> None:
-        """Brings one PVC of a former primary one step further (vrg.md 2.4)."""
-        namespace, name = _name(pvc)
-        item = self._entry(pvc)
-        vr = self.mirrors[kinds.VOLUME_REPLICATION].get(name, namespace)
-        if vr is None:
-            await self._release(pvc)
-            return
-        if rules.is_going(vr):
-            self.again = True
-            return
-        pods, attachments = self.mirrors[kinds.POD].within(namespace), self.mirrors[kinds.VOLUME_ATTACHMENT].all()
-        obstacle = rules.demotion_obstacle(self.vrg, pvc, pods, attachments)
-        if obstacle is not None:
-            self._entry_ready(item, Part("False", "Progressing", obstacle))
-            self.again = True
-            return
-        vr = await self._drive(pvc, "secondary", item)
-        if vr is None:
-            return
-        result = rules.outcome(vr, "secondary")
-        self._entry_ready(item, result.ready)
-        if result.protected is not None:
-            cond.stamp(item["conditions"], cond.DATA_PROTECTED, result.protected, self.generation, self.now)
-        if result.observed:
-            for field_name in cond.SYNC_FIELDS:
-                item.pop(field_name, None)
-        if result.accepted:
-            await self._replication_gone(pvc)
-
-    # --- deletion -----------------------------------------------------------------------------------------------------
+    # --- deletion -------------------------------------------------------------------------------------------------------
 
     async def _delete(self) -> Next:
         """Cleans up and lets the VRG go; writes no status, whatever happens (vrg.md 2.8)."""
@@ -547,95 +307,6 @@ class _Pass:
             for pvc in self.mirrors[kinds.PVC].within(namespace):
                 if rules.owner_of(pvc) == self.key and rules.has_finalizer(pvc):
                     yield pvc
-
-    async def _let_go(self, pvc: Object, primary: bool) -> None:
-        namespace, name = _name(pvc)
-        vr = self.mirrors[kinds.VOLUME_REPLICATION].get(name, namespace)
-        if vr is None:
-            await self._release(pvc)
-            return
-        self.again = True
-        if not primary and not rules.is_going(vr):
-            self.classes[_name(pvc)] = rules.classify(
-                self.vrg,
-                pvc,
-                self.mirrors[kinds.STORAGE_CLASS].all(),
-                self.mirrors[kinds.VOLUME_REPLICATION_CLASS].all(),
-            )
-            await self._demote(pvc)
-            return
-        if rules.is_going(vr) or rules.deletable(vr):
-            await self._replication_gone(pvc)
-
-    # --- volumes ------------------------------------------------------------------------------------------------------
-
-    async def _replication_gone(self, pvc: Object) -> bool:
-        """Deletes the PVC's VolumeReplication; True once it is really gone, which a later pass may find."""
-        namespace, name = _name(pvc)
-        vr = self.mirrors[kinds.VOLUME_REPLICATION].get(name, namespace)
-        if vr is None:
-            return True
-        self.again = True
-        if not rules.is_going(vr):
-            await self.world.access.delete(kinds.VOLUME_REPLICATION, name, namespace, uid=vr["metadata"]["uid"])
-        return False
-
-    async def _release(self, pvc: Object) -> None:
-        """Removes all marks from PV and PVC, and the PVC's entry; Kubernetes may now delete both."""
-        pv = self.mirrors[kinds.PV].get(pvc["spec"].get("volumeName") or "")
-        try:
-            if pv is not None:
-                await self._replace(kinds.PV, rules.released_pv(pv))
-            await self._replace(kinds.PVC, rules.released_pvc(pvc))
-        except NotFound:
-            log.info("%s/%s: PVC %s was gone already", *self.key, pvc["metadata"]["name"])
-        except Conflict as err:
-            log.info("%s", err)
-            self.again = True
-            return
-        self.status["protectedPVCs"] = [item for item in self.entries if _entry_name(item) != _name(pvc)]
-
-    async def _replace(self, kind: Kind, body: Object) -> Object:
-        written = self.mirrors[kind].remember(await self.world.access.replace(kind, body))
-        if kind is kinds.PVC:
-            self.pvcs = [written if _name(pvc) == _name(written) else pvc for pvc in self.pvcs]
-        return written
-
-    async def _volume(self, pvc: Object) -> Object:
-        """The PV of a bound PVC; raises `NotFound` when it does not exist."""
-        name = pvc["spec"].get("volumeName") or ""
-        found = self.mirrors[kinds.PV].get(name) or await self.world.access.read(kinds.PV, name)
-        if found is None:
-            raise NotFound(f"PV {name} of PVC {pvc['metadata']['name']} does not exist")
-        return found
-
-    def _entry(self, pvc: Object) -> Object:
-        """The PVC's item in `status.protectedPVCs`, brought up to date in place or appended."""
-        listed: list[Object] = self.status.setdefault("protectedPVCs", [])
-        old = next((item for item in listed if _entry_name(item) == _name(pvc)), None)
-        item = rules.entry(pvc, self.classes.get(_name(pvc)), old)
-        if old is None:
-            listed.append(item)
-            return item
-        old.clear()
-        old.update(item)
-        return old
-
-    def _drop_stale_entries(self) -> None:
-        """Removes entries whose PVC does not exist any more."""
-        claims = self.mirrors[kinds.PVC]
-        self.status["protectedPVCs"] = [item for item in self.entries if claims.get(item["name"], item["namespace"])]
-
-    def _entry_ready(self, item: Object, part: Part) -> None:
-        cond.stamp(item["conditions"], cond.DATA_READY, part, self.generation, self.now)
-
-
-def _name(pvc: Object) -> Name:
-    return pvc["metadata"]["namespace"], pvc["metadata"]["name"]
-
-
-def _entry_name(item: Object) -> Name:
-    return item["namespace"], item["name"]
 
 
 def _raise(obstacle: str | None) -> None:

@@ -1,0 +1,187 @@
+"""What is refused before anything is written: by name, and with a way out (D11)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from activities.contracts import ProtectRequest, Survey, SurveyResult
+from activities.surveying import SurveyActivities
+from ramen import names
+from ramen.app import AppSpec, PolicyCluster
+from ramen.errors import ClusterUnreachable
+from ramen.kinds import DRCLUSTER, DRPOLICY, PVC, STORAGE_CLASS, VOLUME_REPLICATION_CLASS, VRG
+from tests.activities.fakes import APP, VOLUMES, Told, World, failure
+
+PEER_CLASS = {"storageClassName": "block", "clusterIDs": ["u1", "u2"], "storageID": ["s1", "s2"], "replicationID": "r"}
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    for name, cluster in made.clusters.items():
+        put_policy(made, name)
+        for each in ("dr1", "dr2"):
+            cluster.put(
+                DRCLUSTER, {"metadata": {"name": each}, "spec": {"region": each, "s3ProfileName": f"s3-{each}"}}
+            )
+        cluster.put(STORAGE_CLASS, {"metadata": {"name": "block"}, "provisioner": "csi.example"})
+        put_class(made, name)
+    yield made
+    await made.stop()
+
+
+def put_policy(world: World, cluster: str, interval: str = "1m", **status: Any) -> None:
+    world.clusters[cluster].put(
+        DRPOLICY,
+        {
+            "metadata": {"name": "gold"},
+            "spec": {"schedulingInterval": interval, "drClusters": ["dr1", "dr2"], "replicationClassSelector": {}},
+            "status": status or {"async": {"peerClasses": [PEER_CLASS]}},
+        },
+    )
+
+
+def put_class(world: World, cluster: str, interval: str = "1m", **labels: str) -> None:
+    world.clusters[cluster].put(
+        VOLUME_REPLICATION_CLASS,
+        {
+            "metadata": {"name": "vrc", "labels": labels},
+            "spec": {"provisioner": "csi.example", "parameters": {"schedulingInterval": interval}},
+        },
+    )
+
+
+def request(annotations: dict[str, str] | None = None, **spec: Any) -> ProtectRequest:
+    given = {
+        "drPolicyRef": {"name": "gold"},
+        "placementRef": {"name": "shop"},
+        "preferredCluster": "dr1",
+        "pvcSelector": {"matchLabels": {"app": "shop"}},
+        **spec,
+    }
+    return ProtectRequest(namespace="web", name="shop", spec=given, annotations=annotations or {}, uid="uid-1")
+
+
+async def test_an_application_is_resolved_with_policy_and_clusters(world: World) -> None:
+    switch = names.DRPC_PREFIX + "is-submariner-enabled"
+    resolve = SurveyActivities(world).resolve_application
+    app: AppSpec = await Told().run(resolve, request({switch: "false", "other": "x"}))
+    assert app.clusters == [
+        PolicyCluster(name="dr1", s3_profile="s3-dr1", region="dr1"),
+        PolicyCluster(name="dr2", s3_profile="s3-dr2", region="dr2"),
+    ]
+    assert (app.scheduling_interval, app.peer_classes, app.switches) == ("1m", [PEER_CLASS], {switch: "false"})
+    assert app.replication_class_selector == {}
+
+
+async def test_a_peer_resolves_while_the_own_cluster_is_away(world: World) -> None:
+    world.closed = {"dr1"}
+    assert (await Told().run(SurveyActivities(world).resolve_application, request())).policy == "gold"
+    world.clusters["dr2"].failure = ClusterUnreachable("dr2 does not answer")
+    err = await failure(SurveyActivities(world).resolve_application, request())
+    assert (err.type, err.non_retryable) == ("ClusterUnreachable", False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"preferredCluster": "dr7"}, "dr7 is not a cluster of policy gold (dr1, dr2)."),
+        ({"preferredCluster": ""}, "preferredCluster is empty. Name one of dr1, dr2."),
+        ({"drPolicyRef": {"name": "lead"}}, "DRPolicy lead is missing on dr1"),
+        ({"drPolicyRef": {}}, "drPolicyRef names no policy"),
+        ({"placementRef": {}}, "placementRef is missing"),
+        ({"placementRef": {"name": "shop", "namespace": "other"}}, "another namespace (other)"),
+        ({"kubeObjectProtection": {}}, "kubeObjectProtection is not carried"),
+        ({"protectedNamespaces": ["a"]}, "protectedNamespaces is not carried"),
+        ({"dryRun": True}, "dryRun is not carried"),
+        ({"pvcSelector": None}, "pvcSelector is missing"),
+        ({"pvcSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}, "pvcSelector"),
+        ({"pvcSelector": {"matchLabels": "app=shop"}}, "pvcSelector"),
+    ],
+)
+async def test_a_wrong_spec_is_refused_by_name(world: World, wrong: dict[str, Any], text: str) -> None:
+    err = await failure(SurveyActivities(world).resolve_application, request(**wrong))
+    assert (err.type, err.non_retryable) == ("Refused", True)
+    assert text in err.message
+
+
+@pytest.mark.parametrize("switch", ["is-cg-enabled", "use-volsync-for-pvc-protection"])
+async def test_switches_that_are_not_carried_are_refused_when_on(world: World, switch: str) -> None:
+    resolve = SurveyActivities(world).resolve_application
+    assert switch in (await failure(resolve, request({names.DRPC_PREFIX + switch: "true"}))).message
+    await Told().run(resolve, request({names.DRPC_PREFIX + switch: "false"}))
+
+
+@pytest.mark.parametrize(
+    ("interval", "status"),
+    [
+        ("", {"async": {}}),
+        ("0m", {"async": {}}),
+        ("0m", {"async": {"peerClasses": [PEER_CLASS]}}),
+        ("1m", {"sync": {"peerClasses": [PEER_CLASS]}}),
+    ],
+)
+async def test_policies_without_an_interval_of_their_own_are_refused(
+    world: World, interval: str, status: dict[str, Any]
+) -> None:
+    put_policy(world, "dr1", interval, **status)
+    err = await failure(SurveyActivities(world).resolve_application, request())
+    assert "policy gold" in err.message
+    assert "not carried" in err.message
+
+
+async def test_a_cluster_without_a_store_is_refused(world: World) -> None:
+    world.clusters["dr1"].put(DRCLUSTER, {"metadata": {"name": "dr2"}, "spec": {"s3ProfileName": "NoS3"}})
+    assert "DRCluster dr2" in (await failure(SurveyActivities(world).resolve_application, request())).message
+
+
+async def test_missing_kinds_name_the_remedy(world: World) -> None:
+    world.clusters["dr1"].missing = {DRPOLICY, VRG}
+    for activity, given in (
+        (SurveyActivities(world).resolve_application, request()),
+        (SurveyActivities(world).survey_cluster, Survey(app=APP, cluster="dr1")),
+    ):
+        err = await failure(activity, given)
+        assert err.type == "KindMissing"
+        assert "hubless crds | kubectl apply -f -" in err.message
+
+
+async def survey(world: World) -> SurveyResult:
+    found: SurveyResult = await Told().run(SurveyActivities(world).survey_cluster, Survey(app=APP, cluster="dr1"))
+    return found
+
+
+async def test_volumes_that_storage_replicates_are_fine(world: World) -> None:
+    world.bind(*VOLUMES)
+    found = await survey(world)
+    assert (found.unsupported, found.missing_kinds, found.observed.vrg) == ([], [], None)
+
+
+async def test_what_would_need_volsync_is_named(world: World) -> None:
+    world.bind(VOLUMES[0])
+    put_class(world, "dr1", "5m")
+    assert "PVC data-0 on dr1 would need VolSync" in (await survey(world)).unsupported[0]
+    world.clusters["dr1"].missing = {VOLUME_REPLICATION_CLASS}
+    found = await survey(world)
+    assert "VolSync" in found.unsupported[0]
+    assert found.missing_kinds == ["VolumeReplicationClass"]
+
+
+async def test_a_missing_storage_class_and_a_maintenance_mode_are_named(world: World) -> None:
+    world.bind(VOLUMES[0])
+    put_class(world, "dr1", **{names.MAINTENANCE_MODES: "Failover"})
+    assert "maintenance mode" in (await survey(world)).unsupported[0]
+    world.clusters["dr1"].drop(STORAGE_CLASS, "block")
+    assert "StorageClass block" in (await survey(world)).unsupported[0]
+
+
+async def test_a_volume_of_another_vrg_is_named(world: World) -> None:
+    world.bind(VOLUMES[0])
+    claim = world.clusters["dr1"].get(PVC, "data-0", "web")
+    assert claim is not None
+    claim["metadata"]["labels"] |= {names.OWNER_NAME: "cart", names.OWNER_NAMESPACE: "web"}
+    world.clusters["dr1"].put(PVC, claim)
+    assert (await survey(world)).unsupported == ["PVC data-0 on dr1 belongs to VRG web/cart already"]

@@ -1,0 +1,49 @@
+"""`check` and `cluster check`: counts at the end, exit 1 for a problem, nothing claimed that was not seen."""
+
+from __future__ import annotations
+
+from ramen.app import StoreReport
+from tests.starter.conftest import Temporal, World, hubless
+
+
+def test_check_names_every_problem_and_counts(world: World, namespace: str) -> None:
+    world.stores = [
+        StoreReport(profile="s3-dr1", reachable=False, error="connection refused"),
+        StoreReport(profile="s3-dr2", reachable=True, volumes=world.state.volumes[:1]),
+    ]
+    result = hubless("check")
+    assert result.exit_code == 1, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("✔ Temporal answers at 127.0.0.1:")
+    assert "⚠ One worker polls hubless.control (fake@hubless.control): when it goes, no action can start" in lines
+    assert any(line.startswith("✗ dr1 does not answer since ") and "refused" in line for line in lines)
+    assert "✔ dr2 answers, Kubernetes v1.36; 1 worker on hubless.cluster.dr2" in lines
+    assert "✔ dr2 has every kind that Hubless needs" in lines
+    assert "✗ Store s3-dr1 does not answer: connection refused" in lines
+    assert any(f"shop in namespace {namespace}: data-1 not in store s3-dr2" in line for line in lines)
+    assert lines[-1] == "✗ Check completed (4 ok, 1 warning, 3 problems)"
+
+
+def test_check_without_problems_is_zero(calm: World) -> None:
+    calm.stores = [
+        StoreReport(profile=profile, reachable=True, volumes=calm.state.volumes) for profile in ("s3-dr1", "s3-dr2")
+    ]
+    result = hubless("check")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "✔ Check completed (9 ok, 1 warning, 0 problems)"
+
+
+def test_cluster_check_looks_at_one_cluster(calm: World) -> None:
+    result = hubless("cluster", "check", "dr2")
+    assert result.exit_code == 0, result.output
+    assert "dr1" not in result.stdout
+    calm.missing_kinds = ["DRPlacementControl"]
+    result = hubless("cluster", "check", "dr2")
+    assert result.exit_code == 1
+    assert "✗ dr2 lacks the kinds DRPlacementControl. Install them: hubless crds | kubectl apply -f -" in result.stdout
+
+
+def test_cluster_check_refuses_an_unknown_cluster(calm: World, temporal: Temporal) -> None:
+    result = hubless("cluster", "check", "dr7")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("✗ dr7 is not a cluster of the registry (dr1, dr2).")

@@ -1,0 +1,225 @@
+"""Registry, credentials and identity: which cluster is behind which gate (S11)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from ramen import names
+from ramen.errors import ClusterUnreachable, Forbidden, GateClosed, HublessError, Unauthorized
+from ramen.kinds import CLUSTER_REGISTRY, NAMESPACE, SECRET, VRG
+from tests.worker.fakes import World, kubeconfig_secret, registry, two_clusters
+from worker.clusters import Clusters
+
+TOKEN = "very-secret-token-0123456789"
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def serving(world: World, kubeconfig: Path | None = None) -> AsyncIterator[Clusters]:
+    """Clusters that are probed every 50 ms; refreshes are called for by the test."""
+    clusters = Clusters("dr1", kubeconfig, probe_seconds=0.05, refresh_seconds=3600, connect=world.connect)
+    task = asyncio.create_task(clusters.run())
+    try:
+        yield clusters
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def is_open(clusters: Clusters, name: str) -> Callable[[], bool]:
+    return lambda: name in clusters.names() and clusters.gate(name).is_open
+
+
+def is_closed(clusters: Clusters, name: str) -> Callable[[], bool]:
+    return lambda: name in clusters.names() and clusters.gate(name).is_known and not clusters.gate(name).is_open
+
+
+async def test_peers_come_from_the_registry() -> None:
+    async with serving(two_clusters()) as clusters:
+        await until(is_open(clusters, "dr2"))
+        assert clusters.names() == ["dr1", "dr2"]
+        assert [health.reachable for health in clusters.health()] == [True, True]
+        assert await clusters.access("dr2").list(VRG) == ([], "1")
+
+
+async def test_unknown_cluster_is_named() -> None:
+    async with serving(two_clusters()) as clusters:
+        with pytest.raises(GateClosed, match="dr7 is not in the ClusterRegistry"):
+            clusters.access("dr7")
+
+
+async def test_another_cluster_behind_the_kubeconfig_keeps_the_gate_closed() -> None:
+    world = two_clusters()
+    world.servers["dr2"].put(NAMESPACE, {"metadata": {"name": "kube-system", "uid": "uid-of-somebody-else"}})
+    async with serving(world) as clusters:
+        await until(is_closed(clusters, "dr2"))
+        with pytest.raises(GateClosed, match=r"kubeconfig-dr2 reaches another cluster \(uid uid-of-somebody-else\)"):
+            clusters.access("dr2")
+
+
+async def test_wrong_cluster_in_a_new_secret_closes_an_open_gate_before_any_call() -> None:
+    world = two_clusters()
+    impostor = world.add("elsewhere", "uid-elsewhere")
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        held = clusters.access("dr2")
+        world.servers["dr1"].put(SECRET, kubeconfig_secret("kubeconfig-dr2", "elsewhere"))
+        await clusters.refresh()
+        await until(is_closed(clusters, "dr2"))
+        with pytest.raises(GateClosed):
+            await held.list(VRG)
+        assert ("list", VRG.plural) not in impostor.requests
+
+
+async def test_server_that_becomes_another_cluster_is_noticed() -> None:
+    world = two_clusters()
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        world.servers["dr2"].put(NAMESPACE, {"metadata": {"name": "kube-system", "uid": "rebuilt"}})
+        await until(is_closed(clusters, "dr2"))
+        assert "another cluster" in clusters.gate("dr2").error
+
+
+async def test_changed_kubeconfig_replaces_the_client_under_whoever_holds_it() -> None:
+    world = two_clusters()
+    moved = world.add("dr2-new-address", "uid-dr2")
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        held = clusters.access("dr2")
+        world.servers["dr1"].put(SECRET, kubeconfig_secret("kubeconfig-dr2", "dr2-new-address"))
+        await clusters.refresh()
+        await until(is_open(clusters, "dr2"))
+        await held.list(VRG)
+        assert ("list", VRG.plural) in moved.requests
+
+
+async def test_refused_credentials_close_with_the_remedy_and_heal_by_a_new_secret() -> None:
+    world = two_clusters()
+    renewed = world.add("renewed", "uid-dr2")
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        world.servers["dr2"].failure = Unauthorized("401")
+        await until(is_closed(clusters, "dr2"))
+        assert clusters.gate("dr2").error == (
+            "dr2 refuses the credentials (401); renew Secret ramen-system/kubeconfig-dr2"
+        )
+        # The refusal itself asks for another look at the Secrets, long before the next beat.
+        world.servers["dr1"].put(SECRET, kubeconfig_secret("kubeconfig-dr2", "renewed"))
+        await until(is_open(clusters, "dr2"))
+        assert renewed.requests
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [(ClusterUnreachable("dr2: connection refused"), "connection refused"), (Forbidden("403"), "rbac")],
+)
+async def test_missing_answers_close_and_the_next_answer_opens(failure: HublessError, words: str) -> None:
+    world = two_clusters()
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        world.servers["dr2"].failure = failure
+        await until(is_closed(clusters, "dr2"))
+        assert words in clusters.gate("dr2").error
+        world.servers["dr2"].failure = None
+        await until(is_open(clusters, "dr2"))
+
+
+async def test_frozen_server_closes_after_two_limits() -> None:
+    world = two_clusters()
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        world.servers["dr2"].frozen = True
+        await until(is_closed(clusters, "dr2"))
+        assert "did not answer in 1 s" in clusters.gate("dr2").error
+
+
+async def test_own_cluster_away_keeps_what_was_read() -> None:
+    world = two_clusters()
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        world.servers["dr1"].failure = ClusterUnreachable("gone")
+        await until(is_closed(clusters, "dr1"))
+        with pytest.raises(HublessError):
+            await clusters.refresh()
+        assert clusters.names() == ["dr1", "dr2"]
+        assert clusters.gate("dr2").is_open
+
+
+async def test_own_cluster_away_at_the_start_is_awaited() -> None:
+    world = two_clusters()
+    world.servers["dr1"].failure = ClusterUnreachable("gone")
+    async with serving(world) as clusters:
+        await until(is_closed(clusters, "dr1"))
+        assert clusters.names() == ["dr1"]
+        world.servers["dr1"].failure = None
+        await until(is_open(clusters, "dr2"))
+
+
+async def test_cluster_that_leaves_the_registry_is_let_go() -> None:
+    world = two_clusters()
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        clusters.changed.clear()
+        world.servers["dr1"].put(CLUSTER_REGISTRY, registry(dr1="uid-dr1"))
+        await clusters.refresh()
+        assert clusters.names() == ["dr1"]
+        assert clusters.changed.is_set()
+        assert [client.closed for client in world.clients] == [False, True]
+
+
+async def test_deleted_registry_is_no_order_to_let_go() -> None:
+    world = two_clusters()
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        world.servers["dr1"].drop(CLUSTER_REGISTRY, names.REGISTRY_NAME)
+        await clusters.refresh()
+        assert clusters.names() == ["dr1", "dr2"]
+
+
+@pytest.mark.parametrize(
+    "content", [f"users: [{{user: {{token: {TOKEN}", f"{TOKEN}", f"- {TOKEN}"], ids=["broken", "text", "list"]
+)
+async def test_broken_kubeconfig_is_named_and_never_quoted(content: str, caplog: pytest.LogCaptureFixture) -> None:
+    world = two_clusters()
+    secret = kubeconfig_secret("kubeconfig-dr2", "dr2")
+    secret["data"][names.KUBECONFIG_KEY] = b64encode(content.encode()).decode()
+    world.servers["dr1"].put(SECRET, secret)
+    with caplog.at_level(logging.DEBUG):
+        async with serving(world) as clusters:
+            await until(is_closed(clusters, "dr2"))
+            assert "Secret ramen-system/kubeconfig-dr2 holds no kubeconfig" in clusters.gate("dr2").error
+            assert TOKEN not in clusters.gate("dr2").error
+    assert TOKEN not in caplog.text
+
+
+async def test_missing_secret_is_named() -> None:
+    world = two_clusters()
+    world.servers["dr1"].drop(SECRET, "kubeconfig-dr2", names.RAMEN_NAMESPACE)
+    async with serving(world) as clusters:
+        await until(is_closed(clusters, "dr2"))
+        assert "Secret ramen-system/kubeconfig-dr2 is missing on dr1" in clusters.gate("dr2").error
+
+
+async def test_own_kubeconfig_file_that_changes_is_taken_up(tmp_path: Path) -> None:
+    world = two_clusters()
+    world.add("dr1-new-address", "uid-dr1")
+    file = tmp_path / "admin.conf"
+    file.write_text("server: dr1")
+    async with serving(world, file) as clusters:
+        await until(is_open(clusters, "dr1"))
+        file.write_text("server: dr1-new-address")
+        world.servers["dr1"].failure = ClusterUnreachable("moved away")
+        await until(lambda: bool(world.servers["dr1-new-address"].requests))
+        await until(is_open(clusters, "dr1"))
