@@ -131,8 +131,11 @@ COORDINATION_BUCKET = "ramen-coordination"
 
 
 def mirror_prefix(namespace: str, name: str) -> str:
-    """Prefix of an application in the mirror."""
-    return f"drpc-{namespace}-{name}/"
+    """Prefix of an application in the mirror.
+
+    A slash and not a dash between the two: `web-shop`/`db` and `web`/`shop-db` must not share a lock and an epoch.
+    """
+    return f"drpc-{namespace}/{name}/"
 
 
 def lock_key(namespace: str, name: str) -> str:

@@ -57,9 +57,7 @@ def spec(state: SandboxState, temporal: Path) -> Spec:
 
 async def prepare(state: SandboxState, temporal: Path) -> None:
     """Creates the search attributes and sets the retention; what exists stays. Raises `ProcessFailed`."""
-    attributes = [
-        argument for name, kind in SEARCH_ATTRIBUTES.items() for argument in ("--name", name, "--type", kind)
-    ]
+    attributes = [argument for name, kind in SEARCH_ATTRIBUTES.items() for argument in ("--name", name, "--type", kind)]
     await _run(state, temporal, "operator", "search-attribute", "create", *attributes)
     await _run(state, temporal, "operator", "namespace", "update", "--retention", RETENTION)
 

@@ -258,7 +258,9 @@ def go_program(say: Say) -> Path:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     found = find_go()
     if found is None:
-        last = _first_line(Exception(result.stderr.strip().splitlines()[-1] if result.stderr.strip() else "no go inside"))
+        last = _first_line(
+            Exception(result.stderr.strip().splitlines()[-1] if result.stderr.strip() else "no go inside")
+        )
         raise ToolMissing(f"no Go to build the servers with ({last}); install Go 1.26 or newer and put it on PATH")
     return found
 

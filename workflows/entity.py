@@ -361,10 +361,11 @@ class DRPlacementControl:
         request_id = request.request_id or f"{workflow.info().run_id}/{number}"
         profiles = [cluster.s3_profile for cluster in app.clusters]
         workflow_id = names.action_id(app.namespace, app.name, kind.value, number)
-        # The lock may refuse, and a refusal consumes no epoch: it is taken in the name of the epoch to come.
+        # The lock may refuse, and a refusal consumes no epoch: it is taken under the last one and raised by the child.
+        before = self._state.epoch or Epoch(number=number - 1, token="none")
         await call(
             contracts.acquire_lock,
-            lock_request(app, Epoch(number=number, token="unclaimed"), workflow_id, request.break_lock),
+            lock_request(app, before, workflow_id, request.break_lock),
             queue=names.CONTROL_QUEUE,
             limits=STORE,
             summary="Take the advisory lock",
@@ -526,11 +527,16 @@ class DRPlacementControl:
             "observed": {"debts": [debt.model_dump(mode="json") for debt in self._state.debts]},
             "written_at": now.isoformat(),
         }
+        moments = {"serving": result.serving_at, "cleaned": result.cleaned_at, "reprotected": result.reprotected_at}
+        began = record.requested_at or now
         history = {
-            "action": kind.value,
-            "record": record.model_dump(mode="json"),
-            "result": result.model_dump(mode="json"),
-            "written_at": now.isoformat(),
+            "result": f"{result.outcome}: {result.message}",
+            "requester": record.requester,
+            "reason": record.reason,
+            "started_at": began.isoformat(),
+            "finished_at": now.isoformat(),
+            "times": {fact: (at - began).total_seconds() for fact, at in moments.items() if at},
+            "steps": [step.model_dump(mode="json") for step in result.steps],
         }
         try:
             await asyncio.gather(

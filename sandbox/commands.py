@@ -1,0 +1,320 @@
+"""`hubless sandbox`: two clusters, their stores and Temporal on this machine, and ways to break them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from ramen.errors import HublessError, Refused
+from sandbox import faults, sites
+from sandbox.lifecycle import Sandbox, SandboxError
+from sandbox.processes import ProcessFailed
+from sandbox.state import Options
+from sandbox.tools import ToolMissing
+from starter import console, exitcodes
+from starter.run import run
+
+app = typer.Typer(no_args_is_help=True, help="Two clusters, stores and Temporal on this machine.")
+fault = typer.Typer(no_args_is_help=True, help="Lose, cut off, freeze, slow or restart a part.")
+app.add_typer(fault, name="fault")
+
+Name = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the sandbox; several can run side by side.")]
+Cluster = Annotated[str, typer.Argument(metavar="CLUSTER", help="dr1 or dr2.")]
+OptionalCluster = Annotated[str, typer.Argument(metavar="[CLUSTER]", help="dr1 or dr2; not for what exists once.")]
+
+PARTS = {"api": "apiserver", "store": "s3", "worker": "worker", "operator": "operator", "gitops": "gitops"}
+"""Parts that each cluster has, by the word of the command line."""
+
+ONCE = {"temporal": "temporal", "array": "array"}
+"""Parts that the sandbox has once."""
+
+VERBS = ("stop", "start", "freeze", "thaw", "restart", "kill")
+
+
+def _run(name: str, work: Callable[[Sandbox], Awaitable[int]]) -> None:
+    """Runs a command on a sandbox; what is wrong is one line and an exit code."""
+
+    async def guarded() -> int:
+        try:
+            return await work(Sandbox.named(name, say=console.action))
+        except (SandboxError, Refused, ToolMissing) as err:
+            console.failure(str(err))
+            return exitcodes.REFUSED
+        except (ProcessFailed, HublessError) as err:
+            console.failure(str(err))
+            return exitcodes.FAILED
+
+    run(guarded())
+
+
+@app.command()
+def up(
+    name: Name = "default",
+    vrg_operator: Annotated[
+        str, typer.Option("--vrg-operator", metavar="builtin|none|PATH", help="Who reconciles the VRGs.")
+    ] = "builtin",
+    delays: Annotated[
+        str, typer.Option("--delays", metavar="real|zero", help="Pauses of storage and operator.")
+    ] = "real",
+    lag: Annotated[float, typer.Option("--lag", metavar="SECONDS", help="Between two syncs of the array.")] = 5.0,
+    without: Annotated[str, typer.Option("--without", metavar="PARTS", help="Parts to leave out, by commas.")] = "",
+) -> None:
+    """Start the sandbox, or what of it does not run.
+
+    \b
+    Examples:
+      # two clusters with everything, with the pauses of the real operator
+      hubless sandbox up
+    \b
+      # quick, for trying things out
+      hubless sandbox up --delays zero
+    \b
+      # with a dr-cluster operator that you built
+      hubless sandbox up --vrg-operator ./bin/manager
+    """
+
+    async def work(sandbox: Sandbox) -> int:
+        if delays not in ("real", "zero"):
+            raise SandboxError(f"--delays {delays}: give real or zero")
+        left_out = [part for part in without.split(",") if part]
+        options = Options(
+            vrg_operator=vrg_operator, delays="zero" if delays == "zero" else "real", lag=lag, without=left_out
+        )
+        state = await sandbox.up(options)
+        console.result(f"Temporal      {state.temporal_address}")
+        console.result(f"Temporal Web  {state.temporal_ui}")
+        for cluster in state.clusters:
+            console.result(f"{cluster}           {state.kubeconfig(cluster)}")
+        console.tell(f'Next: eval "$(hubless sandbox env --name {name})" && hubless check')
+        return exitcodes.DONE
+
+    _run(name, work)
+
+
+@app.command()
+def down(name: Name = "default") -> None:
+    """Stop what `up` started, and nothing else; data stay."""
+
+    async def work(sandbox: Sandbox) -> int:
+        stopped = await sandbox.down()
+        console.success(f"{len(stopped)} processes stopped; the data stay in {sandbox.directory}")
+        return exitcodes.DONE
+
+    _run(name, work)
+
+
+@app.command()
+def reset(name: Name = "default") -> None:
+    """Forget all data and start again with the same ports and options."""
+
+    async def work(sandbox: Sandbox) -> int:
+        await sandbox.reset()
+        return exitcodes.DONE
+
+    _run(name, work)
+
+
+@app.command()
+def remove(name: Name = "default") -> None:
+    """Stop the sandbox and delete its directory."""
+
+    async def work(sandbox: Sandbox) -> int:
+        await sandbox.remove()
+        return exitcodes.DONE
+
+    _run(name, work)
+
+
+@app.command()
+def status(
+    name: Name = "default",
+    output: Annotated[str, typer.Option("--output", "-o", metavar="json|yaml", help="For machines.")] = "",
+) -> None:
+    """Show every process with its state and memory, the addresses, and the faults in force."""
+
+    async def work(sandbox: Sandbox) -> int:
+        found = sandbox.status()
+        if output == "json":
+            console.result(json.dumps(found, indent=2))
+        elif output == "yaml":
+            console.result(yaml.safe_dump(found, sort_keys=False).rstrip())
+        elif output:
+            raise SandboxError(f"-o {output}: give json or yaml")
+        else:
+            _show(found)
+        return exitcodes.DONE
+
+    _run(name, work)
+
+
+def _show(found: dict[str, Any]) -> None:
+    console.result(f"Temporal {found['temporal']}, Temporal Web {found['temporalWeb']}")
+    rows = [[p["name"], p["status"], f"{p['memoryMB']} MB" if p["pid"] else "-"] for p in found["processes"]]
+    console.result(console.table(["PROCESS", "STATE", "MEMORY"], rows))
+    console.result(f"Faults: {json.dumps(found['faults']) if found['faults'] else 'none'}")
+
+
+@app.command()
+def kubeconfig(cluster: Cluster, name: Name = "default") -> None:
+    """Print the path of a cluster's kubeconfig.
+
+    \b
+    Examples:
+      # look at a cluster with kubectl
+      KUBECONFIG=$(hubless sandbox kubeconfig dr1) kubectl get vrg -A
+    """
+
+    async def work(sandbox: Sandbox) -> int:
+        sites.check(sandbox, cluster)
+        console.result(str(sandbox.state.kubeconfig(cluster)))
+        return exitcodes.DONE
+
+    _run(name, work)
+
+
+@app.command()
+def env(name: Name = "default") -> None:
+    """Print what a shell needs to reach this sandbox.
+
+    \b
+    Examples:
+      # use hubless, temporal and kubectl on the sandbox
+      eval "$(hubless sandbox env)"
+    """
+
+    async def work(sandbox: Sandbox) -> int:
+        for variable, value in sandbox.environment().items():
+            console.result(f"export {variable}={value}")
+        return exitcodes.DONE
+
+    _run(name, work)
+
+
+# --- faults ---------------------------------------------------------------------------------------------------------
+
+
+@fault.command("cluster")
+def fault_cluster(
+    verb: Annotated[str, typer.Argument(metavar="lose|cut-off|return", help="What happens to the site.")],
+    cluster: Cluster,
+    name: Name = "default",
+) -> None:
+    """Lose a whole site, cut it off while its applications go on writing, or give it back.
+
+    \b
+    Examples:
+      # the site burns down
+      hubless sandbox fault cluster lose dr1
+    \b
+      # nobody reaches it, but its pods go on writing
+      hubless sandbox fault cluster cut-off dr1
+    \b
+      # it is back: pods, operator and worker in random order
+      hubless sandbox fault cluster return dr1
+    """
+
+    async def work(sandbox: Sandbox) -> int:
+        act = {"lose": sites.lose, "cut-off": sites.cut_off, "return": sites.give_back}.get(verb)
+        if act is None:
+            raise SandboxError(f"{verb}: give lose, cut-off or return")
+        await act(sandbox, cluster)
+        console.success(f"{cluster}: {verb} done")
+        return exitcodes.DONE
+
+    _run(name, work)
+
+
+@fault.command("replication")
+def fault_replication(
+    verb: Annotated[str, typer.Argument(metavar="pause|resume", help="No sync completes while paused.")],
+    name: Name = "default",
+) -> None:
+    """Stop and resume the replication between the two sites."""
+
+    async def work(sandbox: Sandbox) -> int:
+        if verb not in ("pause", "resume"):
+            raise SandboxError(f"{verb}: give pause or resume")
+        now = faults.load(sandbox.state.directory)
+        now.replication = "paused" if verb == "pause" else "ok"
+        faults.save(sandbox.directory, now)
+        return exitcodes.DONE
+
+    _run(name, work)
+
+
+def _volume_fault(part: str, allowed: tuple[str, ...]) -> None:
+    """Adds `fault promotion|demotion|resync`."""
+
+    def command(
+        verb: Annotated[str, typer.Argument(metavar="|".join((*allowed, "ok")), help="What volumes do there.")],
+        cluster: Cluster,
+        name: Name = "default",
+    ) -> None:
+        async def work(sandbox: Sandbox) -> int:
+            sites.check(sandbox, cluster)
+            if verb not in (*allowed, "ok"):
+                raise SandboxError(f"{verb}: give {' or '.join((*allowed, 'ok'))}")
+            now = faults.load(sandbox.directory)
+            places = {**getattr(now, part), cluster: verb}
+            if verb == "ok":
+                places.pop(cluster)
+            faults.save(sandbox.directory, faults.Faults.model_validate({**now.model_dump(), part: places}))
+            return exitcodes.DONE
+
+        _run(name, work)
+
+    fault.command(part, help=f"Make every {part} of volumes on a cluster {' or '.join(allowed)}, or ok again.")(command)
+
+
+_volume_fault("promotion", ("hang", "fail"))
+_volume_fault("demotion", ("hang",))
+_volume_fault("resync", ("hang",))
+
+
+def _process_fault(part: str) -> None:
+    """Adds `fault api|store|worker|operator|gitops|temporal|array`."""
+
+    def command(
+        verb: Annotated[str, typer.Argument(metavar="|".join(VERBS), help="What happens to the process.")],
+        cluster: OptionalCluster = "",
+        name: Name = "default",
+    ) -> None:
+        async def work(sandbox: Sandbox) -> int:
+            if verb not in VERBS:
+                raise SandboxError(f"{verb}: give one of {', '.join(VERBS)}")
+            if part in PARTS:
+                sites.check(sandbox, cluster)
+            process = f"{cluster}-{PARTS[part]}" if part in PARTS else ONCE[part]
+            if process not in sandbox.processes.names():
+                raise SandboxError(f"{process} was never started here; see: hubless sandbox status --name {name}")
+            await _act(sandbox, verb, process)
+            console.success(f"{process}: {verb} done")
+            return exitcodes.DONE
+
+        _run(name, work)
+
+    fault.command(part, help=f"Stop, start, freeze, thaw, restart or kill: {part}.")(command)
+
+
+async def _act(sandbox: Sandbox, verb: str, process: str) -> None:
+    processes = sandbox.processes
+    if verb == "freeze":
+        processes.freeze(process)
+    elif verb == "thaw":
+        processes.thaw(process)
+    elif verb == "stop":
+        await processes.stop(process)
+    elif verb == "kill":
+        await processes.kill(process)
+    elif verb == "restart":
+        await processes.restart(process)
+    else:
+        await processes.start_again(process)
+
+
+for _part in (*PARTS, *ONCE):
+    _process_fault(_part)

@@ -1,0 +1,73 @@
+"""One sandbox on real servers for the whole run, started when the first test asks for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sandbox import faults, sites
+from sandbox.application import Application
+from sandbox.driver import Driver
+from sandbox.lifecycle import Sandbox
+from sandbox.state import Options
+from starter.client import Hubless
+
+LAG = 1.0
+"""Seconds between two syncs of the array: short, so that a test sees a proof of re-protection soon."""
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"  {line}\n")
+
+
+@pytest.fixture(scope="session")
+async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
+    """Two clusters, stores, Temporal, stand-ins without delays, one worker per cluster."""
+    directory = tmp_path_factory.mktemp("sandbox")
+    found = Sandbox(directory, "test", say=_say)
+    try:
+        await found.up(Options(delays="zero", lag=LAG))
+        os.environ.update(found.environment())
+        yield found
+    finally:
+        await found.down()
+
+
+@pytest.fixture
+async def driver(sandbox: Sandbox) -> AsyncIterator[Driver]:
+    """A driver of the sandbox; whatever the test broke is mended after it."""
+    found = Driver(sandbox, await Hubless.connect())
+    try:
+        yield found
+    finally:
+        await mend(sandbox)
+        await found.close()
+
+
+@pytest.fixture
+def application() -> Application:
+    """An application with a name of its own, so that tests can share the sandbox."""
+    return Application.of("web", f"shop-{uuid.uuid4().hex[:6]}")
+
+
+async def mend(sandbox: Sandbox) -> None:
+    """Everything runs again and no fault is in force."""
+    now = faults.load(sandbox.directory)
+    for cluster in {*now.lost, *now.cut_off}:
+        await sites.give_back(sandbox, cluster)
+    faults.save(sandbox.directory, faults.Faults())
+    for name in sandbox.processes.names():
+        if sandbox.processes.status(name) == "frozen":
+            sandbox.processes.thaw(name)
+    # Servers before their clients.
+    order = ("etcd", "s3", "temporal", "apiserver")
+    names = sorted(
+        sandbox.processes.names(), key=lambda name: [not name.endswith(part) for part in order], reverse=False
+    )
+    for name in names:
+        if sandbox.processes.status(name) == "stopped":
+            await sandbox.processes.start_again(name)

@@ -1,0 +1,305 @@
+"""Deploy, failover and relocate on real servers; the ledger of writes says what was kept."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from activities.access.s3 import S3Store
+from ramen import names
+from sandbox import faults, sites
+from sandbox.application import Application
+from sandbox.driver import Driver
+from sandbox.lifecycle import Sandbox
+from starter.failures import Refused
+from tests.scenarios.checks import Story
+from workflows.inputs import Outcome
+
+
+async def test_deploy(driver: Driver, application: Application) -> None:
+    story = await Story.begin(driver, application)
+    await story.settled("dr1")
+
+
+async def test_failover_with_the_source_alive_and_relocate_home(driver: Driver, application: Application) -> None:
+    story = await Story.begin(driver, application)
+    result = await story.move("failover", "dr2")
+    assert result.outcome is Outcome.DONE
+    await story.settled("dr2")
+    await story.nothing_old_was_lost()
+    await story.move("relocate", "dr1")
+    await story.settled("dr1")
+    await story.nothing_was_lost()
+
+
+async def test_failover_with_the_source_dead_and_returning_later(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    story = await Story.begin(driver, application)
+    await sites.lose(sandbox, "dr1")
+    await story.move("failover", "dr2")
+    await story.serves("dr2")
+    await story.nothing_old_was_lost()
+    status = await driver.status(application)
+    assert status.state.action is not None
+    assert status.state.action.cleaned_at is None, "an unreachable side is never cleaned"
+    await sites.give_back(sandbox, "dr1")
+    await story.settled("dr2")
+
+
+@pytest.mark.matrix
+async def test_failover_with_the_source_cut_off_but_still_writing(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    story = await Story.begin(driver, application)
+    await sites.cut_off(sandbox, "dr1")
+    await story.move("failover", "dr2")
+    await story.serves("dr2")
+    await sites.give_back(sandbox, "dr1")
+    await story.settled("dr2")
+    figures = await story.nothing_old_was_lost()
+    assert figures.orphaned > 0, "what the old side wrote out of reach is counted, not denied"
+
+
+@pytest.mark.matrix
+async def test_failover_whose_source_dies_in_the_middle(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    story = await Story.begin(driver, application)
+    faults.save(sandbox.directory, faults.Faults(promotion={"dr2": "hang"}))
+    answer = await driver.move("failover", application, "dr2")
+    await driver.until(lambda: _is(driver, application, "dr2", "primary"), "dr2 to be asked to be primary")
+    await sites.lose(sandbox, "dr1")
+    now = faults.load(sandbox.directory)
+    faults.save(sandbox.directory, now.model_copy(update={"promotion": {}}))
+    assert (await driver.ended(answer)).outcome is Outcome.DONE
+    await sites.give_back(sandbox, "dr1")
+    await story.settled("dr2")
+
+
+async def test_failover_back_before_reprotected_is_refused_and_accepted_with_loss(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    story = await Story.begin(driver, application)
+    faults.save(sandbox.directory, faults.Faults(replication="paused"))
+    await story.move("failover", "dr2")
+    await story.serves("dr2")
+    await driver.until(lambda: _is(driver, application, "dr1", "secondary"), "dr1 to be demoted")
+    with pytest.raises(Refused, match="--accept-data-loss"):
+        await driver.move("failover", application, "dr1")
+    faults.save(sandbox.directory, faults.Faults())
+    await story.move("failover", "dr1", accept_data_loss=True)
+    await story.settled("dr1")
+
+
+async def test_failover_with_an_empty_store_is_refused_and_changes_nothing(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    story = await Story.begin(driver, application)
+    for cluster in driver.clusters:
+        await _empty(sandbox, cluster, application)
+    before = [await driver.vrg(application, cluster) for cluster in driver.clusters]
+    with pytest.raises(Refused, match=application.claim_names[0]):
+        await driver.move("failover", application, "dr2")
+    after = [await driver.vrg(application, cluster) for cluster in driver.clusters]
+    assert [v and v["metadata"]["generation"] for v in before] == [v and v["metadata"]["generation"] for v in after]
+    await story.serves("dr1")
+
+
+async def test_failover_with_a_volume_missing_is_refused_and_goes_on_without_it(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    story = await Story.begin(driver, application)
+    missing = application.claim_names[0]
+    for cluster in driver.clusters:
+        await _empty(sandbox, cluster, application, claim=missing)
+    with pytest.raises(Refused, match=missing):
+        await driver.move("failover", application, "dr2")
+    result = await story.move("failover", "dr2", accept_missing_volumes=[missing])
+    assert result.outcome is Outcome.DONE
+    assert missing not in [volume.name for volume in result.volumes]
+
+
+async def test_failover_with_no_store_is_refused_and_names_them(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    await Story.begin(driver, application)
+    for cluster in driver.clusters:
+        await sandbox.processes.kill(f"{cluster}-s3")
+    with pytest.raises(Refused, match="s3-dr1"):
+        await driver.move("failover", application, "dr2")
+
+
+async def test_promotion_that_hangs_then_abort_then_failover(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    story = await Story.begin(driver, application)
+    faults.save(sandbox.directory, faults.Faults(promotion={"dr2": "hang"}))
+    answer = await driver.move("failover", application, "dr2")
+    await driver.until(lambda: _is(driver, application, "dr2", "primary"), "dr2 to be asked to be primary")
+    await driver.say("abort", application, reason="it hangs")
+    assert (await driver.ended(answer)).outcome is Outcome.ABORTED
+    faults.save(sandbox.directory, faults.Faults())
+    await story.settled("dr1")
+    await story.move("failover", "dr2")
+    await story.settled("dr2")
+
+
+async def test_relocate_is_refused_while_a_cluster_is_down(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    await Story.begin(driver, application)
+    await sites.lose(sandbox, "dr1")
+    with pytest.raises(Refused, match=f"hubless failover {application.name} -n web --to dr2"):
+        await driver.move("relocate", application, "dr2")
+
+
+@pytest.mark.matrix
+async def test_relocate_whose_source_dies_after_the_demotion_is_turned_into_a_failover(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    story = await Story.begin(driver, application)
+    faults.save(sandbox.directory, faults.Faults(promotion={"dr2": "hang"}))
+    relocate = await driver.move("relocate", application, "dr2")
+    await driver.until(lambda: _is(driver, application, "dr1", "secondary"), "dr1 to be demoted")
+    await sites.lose(sandbox, "dr1")
+    now = faults.load(sandbox.directory)
+    faults.save(sandbox.directory, now.model_copy(update={"promotion": {}}))
+    result = await story.move("failover", "dr2")
+    assert result.outcome is Outcome.DONE
+    assert (await driver.ended(relocate)).outcome is Outcome.SUPERSEDED
+    await sites.give_back(sandbox, "dr1")
+    await story.settled("dr2")
+
+
+@pytest.mark.matrix
+async def test_relocate_whose_target_dies_before_the_promotion_is_turned_back(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    story = await Story.begin(driver, application)
+    faults.save(sandbox.directory, faults.Faults(demotion={"dr1": "hang"}))
+    relocate = await driver.move("relocate", application, "dr2")
+    await driver.until(lambda: _is(driver, application, "dr1", "secondary"), "dr1 to be asked to be secondary")
+    await sites.lose(sandbox, "dr2")
+    now = faults.load(sandbox.directory)
+    faults.save(sandbox.directory, now.model_copy(update={"demotion": {}}))
+    await story.move("failover", "dr1")
+    assert (await driver.ended(relocate)).outcome is Outcome.SUPERSEDED
+    await story.serves("dr1")
+    await sites.give_back(sandbox, "dr2")
+    await story.settled("dr1")
+
+
+@pytest.mark.matrix
+async def test_pvcs_deleted_on_the_returned_side_before_its_demotion(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    story = await Story.begin(driver, application)
+    await sites.lose(sandbox, "dr1")
+    await story.move("failover", "dr2")
+    await story.serves("dr2")
+    await sandbox.processes.kill("dr2-worker")  # nobody demotes dr1 before its PVCs are deleted
+    await sites.give_back(sandbox, "dr1")
+    await sandbox.processes.kill("dr1-worker")
+    access = await driver.access("dr1")
+    from ramen.kinds import DEPLOYMENT, PVC
+
+    await access.delete(DEPLOYMENT, application.name, "web")
+    for claim in application.claim_names:
+        await access.delete(PVC, claim, "web")
+    await sandbox.processes.start_again("dr2-worker")
+    await sandbox.processes.start_again("dr1-worker")
+    await story.settled("dr2")
+    held = await _held(sandbox, "dr1", application)
+    assert held == sorted(application.claim_names), "the survivor's volumes are in the store that dr1 restores from"
+
+
+async def test_unprotect(driver: Driver, application: Application) -> None:
+    story = await Story.begin(driver, application)
+    answer = await driver.unprotect(application)
+    await driver.ended(answer)
+    assert [await driver.vrg(application, cluster) for cluster in driver.clusters] == [None, None]
+    await story.serves("dr1")
+    again = await Story.begin(driver, application)
+    epoch = (await driver.status(application)).state.epoch
+    assert epoch is not None
+    assert epoch.number > answer.epoch, "the epoch goes on where the tombstone left it"
+    await again.settled("dr1")
+
+
+@pytest.mark.matrix
+async def test_unprotect_with_a_cluster_down_stays_open_until_it_returns(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    story = await Story.begin(driver, application)
+    await sites.lose(sandbox, "dr2")
+    answer = await driver.unprotect(application)
+    await asyncio.sleep(0)
+    assert await driver.vrg(application, "dr1") is not None, "the primary goes last"
+    await sites.give_back(sandbox, "dr2")
+    await driver.ended(answer)
+    assert [await driver.vrg(application, cluster) for cluster in driver.clusters] == [None, None]
+    await story.serves("dr1")
+
+
+@pytest.mark.matrix
+async def test_failover_and_back_twice(driver: Driver, application: Application) -> None:
+    story = await Story.begin(driver, application)
+    for target in ("dr2", "dr1", "dr2", "dr1"):
+        await story.move("failover", target)
+        await story.nothing_old_was_lost()
+        await story.settled(target)
+
+
+@pytest.mark.parametrize("worker", ["dr1-worker", "dr2-worker"])
+@pytest.mark.parametrize(
+    "verb", [pytest.param("failover", id="failover"), pytest.param("relocate", marks=pytest.mark.matrix, id="relocate")]
+)
+async def test_a_worker_killed_in_the_middle(
+    driver: Driver, sandbox: Sandbox, application: Application, verb: str, worker: str
+) -> None:
+    story = await Story.begin(driver, application)
+    answer = await driver.move(verb, application, "dr2")
+    await sandbox.processes.kill(worker)
+    await driver.ended(answer)
+    await sandbox.processes.start_again(worker)
+    if verb == "relocate":
+        await story.nothing_was_lost()
+    else:
+        await story.nothing_old_was_lost()
+    await story.settled("dr2")
+
+
+# --- small hands ------------------------------------------------------------------------------------------------------
+
+
+async def _is(driver: Driver, application: Application, cluster: str, role: str) -> bool:
+    vrg = await driver.vrg(application, cluster)
+    return vrg is not None and vrg["spec"]["replicationState"] == role
+
+
+def _store(sandbox: Sandbox, cluster: str) -> S3Store:
+    state = sandbox.state
+    return S3Store.connect(state.clusters[cluster].s3_url, "ramen", state.s3_access_key, state.s3_secret_key)
+
+
+async def _empty(sandbox: Sandbox, cluster: str, application: Application, claim: str = "") -> None:
+    """Deletes the operator's objects of an application, or of one of its PVCs, from a store."""
+    store = _store(sandbox, cluster)
+    prefix = names.operator_prefix(application.namespace, application.name)
+    try:
+        for key in await store.list(prefix):
+            if not claim or key.endswith(f"/{claim}"):
+                await store.delete(key)
+    finally:
+        await store.close()
+
+
+async def _held(sandbox: Sandbox, cluster: str, application: Application) -> list[str]:
+    store = _store(sandbox, cluster)
+    try:
+        keys = await store.list(names.pvc_prefix(application.namespace, application.name))
+    finally:
+        await store.close()
+    return sorted(key.rsplit("/", 1)[-1] for key in keys)
