@@ -503,7 +503,7 @@ async def test_a_flash_of_sync_is_witnessed_though_the_object_is_gone_at_the_end
     result = await task
     assert result.witness.volumes == VOLUMES
     assert result.observed.role == "secondary"
-    assert any(key.startswith("drpc-web-shop/witness/") for key in world.store.objects)
+    assert any(key.startswith("drpc-web/shop/witness/") for key in world.store.objects)
 
 
 async def test_a_volume_that_was_never_in_sync_is_missing_from_the_witness(world: World) -> None:

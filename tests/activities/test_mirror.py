@@ -417,8 +417,8 @@ async def test_history_and_cluster_status_are_written_for_people(mirror: Mirror,
     status = ClusterStatusDocument(cluster="dr1", last_seen=AT)
     await mirror.write_cluster_status(status, PATIENT)
     for store in stores.values():
-        assert await store.list("") == ["clusters/dr1/status", "drpc-web-shop/history/8-failover.json"]
-        stored = await store.get("drpc-web-shop/history/8-failover.json")
+        assert await store.list("") == ["clusters/dr1/status", "drpc-web/shop/history/8-failover.json"]
+        stored = await store.get("drpc-web/shop/history/8-failover.json")
         assert json.loads(stored or b"")["result"] == "done"
 
 

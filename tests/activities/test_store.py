@@ -152,4 +152,4 @@ async def test_history_is_one_object_per_action(stores: Stores) -> None:
     )
     for _ in range(2):
         assert await run(stores.activities.append_history, request) == PROFILES
-    assert list(stores.mirror["s3-dr1"].objects) == ["drpc-web-shop/history/2-failover.json"]
+    assert list(stores.mirror["s3-dr1"].objects) == ["drpc-web/shop/history/2-failover.json"]

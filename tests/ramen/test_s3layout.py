@@ -61,8 +61,8 @@ def test_documents_survive_storage_and_newer_writers(document: Document) -> None
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\x1f\x8b"])
 def test_what_is_no_document_is_named(body: bytes) -> None:
-    with pytest.raises(Invalid, match="drpc-web-shop/lock"):
-        LockDocument.decode(body, "drpc-web-shop/lock")
+    with pytest.raises(Invalid, match="drpc-web/shop/lock"):
+        LockDocument.decode(body, "drpc-web/shop/lock")
 
 
 def test_a_time_without_a_zone_is_refused() -> None:

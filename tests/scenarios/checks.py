@@ -66,7 +66,7 @@ class Story:
         await self.serves(cluster)
         await self.driver.protected(self.application)
         other = next(name for name in self.driver.clusters if name != cluster)
-        primary, secondary = (await self.driver.vrg(self.application, name) for name in (cluster, other))
+        primary, secondary = [await self.driver.vrg(self.application, name) for name in (cluster, other)]
         assert primary is not None
         assert secondary is not None
         assert primary["spec"]["replicationState"] == "primary"
