@@ -250,7 +250,7 @@ def _volume_fault(part: str, allowed: tuple[str, ...]) -> None:
     """Adds `fault promotion|demotion|resync`."""
 
     def command(
-        verb: Annotated[str, typer.Argument(metavar="|".join((*allowed, "ok")), help="What volumes do there.")],
+        verb: Annotated[str, typer.Argument(metavar="FAULT", help="What volumes do there; ok ends it.")],
         cluster: Cluster,
         name: Name = "default",
     ) -> None:
@@ -279,7 +279,7 @@ def _process_fault(part: str) -> None:
     """Adds `fault api|store|worker|operator|gitops|temporal|array`."""
 
     def command(
-        verb: Annotated[str, typer.Argument(metavar="|".join(VERBS), help="What happens to the process.")],
+        verb: Annotated[str, typer.Argument(metavar="stop|start|freeze|thaw|restart|kill", help="What happens.")],
         cluster: OptionalCluster = "",
         name: Name = "default",
     ) -> None:

@@ -86,9 +86,9 @@ class Driver:
         request = ProtectRequest(namespace=application.namespace, name=application.name, spec=spec)
         return await self.hubless.apply(ProtectUpdate(request=request, request_id=uuid.uuid4().hex), "")
 
-    async def move(self, verb: str, application: Application, target: str, **more: Any) -> Answer:
+    async def move(self, verb: str, application: Application, target: str, request_id: str = "", **more: Any) -> Answer:
         """Asks for a failover or a relocate."""
-        request_id = uuid.uuid4().hex
+        request_id = request_id or uuid.uuid4().hex
         request = MoveRequest(target=target, request_id=request_id, requester="sandbox", **more)
         return await self.hubless.ask(verb, application.namespace, application.name, request, request_id, "")
 

@@ -39,12 +39,21 @@ def present_state(now: Situation, target: str = "") -> list[str]:
     for name in now.clusters:
         says = _reach(now, name)
         if name != now.serving and now.serving:
-            moment = now.copy_as_of(name)
-            says += f"; copy of {now.serving} from {clock(moment)}" if moment else "; no proven copy"
+            says += f"; {_copy(now, name)}"
         lines.append(f"  {name:<{width}}   {says}")
     if target and now.action and now.action.outcome is None:
         lines.append(f"  {now.action.kind.value} to {now.action.target} runs (epoch {now.action.epoch}).")
     return lines
+
+
+def _copy(now: Situation, cluster: str) -> str:
+    """Up to when that cluster's copy holds everything, or when it last did (S2)."""
+    moment = now.copy_as_of(cluster)
+    if moment is None:
+        return "no proven copy"
+    if cluster in now.view.state.protected:
+        return f"copy of {now.serving} from {clock(moment)}"
+    return f"copy not proven good, last good {clock(moment)}"
 
 
 def _reach(now: Situation, cluster: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starter import exitcodes
 
 
-class Stopped(Exception):  # noqa: N818 - also ends commands that merely stop watching
+class Stopped(Exception):
     """Ends the command with `code`; `lines` are printed as they are, the first after the mark that fits the code."""
 
     def __init__(self, code: int, text: str) -> None:

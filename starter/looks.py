@@ -29,7 +29,7 @@ SURVEY_SECONDS = 15.0
 """A survey lists several kinds and may have to make a client first."""
 
 
-class NotServed(Exception):  # noqa: N818 - a look that found nobody is no error of this program
+class NotServed(Exception):
     """No worker took the look in time, or it failed; the text says which."""
 
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from activities.access.direct import DirectAccess
-from activities.access.protocol import Object
-from ramen.errors import HublessError, Invalid
+from activities.access.protocol import ClusterAccess, Object
+from ramen.errors import Invalid
 from ramen.kinds import POD, PV, PVC, STORAGE_CLASS, VOLUME_REPLICATION, VRG
 from sandbox.ledger import Ledger
 from sandbox.standins.csi_addons import Delays, Mirrors, Replication
@@ -31,9 +29,6 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
 """Writes, faults and replication are looked at this often; roles change at once, whenever they are asked to."""
-
-RETRY_SECONDS = 1.0
-"""Pause before a start-up write is tried again."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,7 @@ class Settings:
 class Cluster:
     """The array's end at one cluster: local copies, and the two controllers that work on them."""
 
-    def __init__(self, access: DirectAccess, storage: Storage, delays: Delays) -> None:
+    def __init__(self, access: ClusterAccess, storage: Storage, delays: Delays) -> None:
         self.name = access.name
         self._access = access
         self._storage = storage
@@ -77,7 +72,6 @@ class Cluster:
         return [
             *(mirror.run() for mirror in mirrors),
             self._follow_pods(),
-            self._ensure_driver(),
             self._provisioner.queue.run(),
             self.replication.queue.run(),
         ]
@@ -101,21 +95,13 @@ class Cluster:
                 await self._pods.synced.wait()
                 self._storage.resume(self.name)
                 await asyncio.wait([following, returned], return_when=asyncio.FIRST_COMPLETED)
+                if following.done():
+                    following.result()
             finally:
                 for task in (following, returned):
                     task.cancel()
                     with suppress(asyncio.CancelledError):
                         await task
-
-    async def _ensure_driver(self) -> None:
-        while True:
-            try:
-                await self._provisioner.ensure_driver()
-                break
-            except HublessError as err:
-                log.warning("%s", err)
-                await asyncio.sleep(RETRY_SECONDS)
-        await asyncio.Event().wait()
 
     def _claim_changed(self, before: Object | None, after: Object | None) -> None:
         self._provisioner.claim_changed(before, after)

@@ -182,7 +182,7 @@ class Replication:
             if rest > 0:
                 return rest
             self._storage.demote(handle, self._cluster)
-        if not _reports(body, "Completed", "True", generation):
+        if not _demoted(body):
             body = await self._report(body, DEMOTED, "Secondary", "volume is marked secondary and is degraded")
         volume, side = self._storage.volume(handle), self._storage.side(handle, self._cluster)
         if volume is not None and volume.in_sync(self._cluster):
@@ -310,15 +310,12 @@ class Replication:
             del self._begun[begun]
 
 
-def _reports(body: Object, kind: str, value: str, generation: int) -> bool:
-    """Whether a condition has that value at that generation."""
-    conditions = (body.get("status") or {}).get("conditions") or []
+def _demoted(body: Object) -> bool:
+    """Whether the status says at the object's generation that the demotion is completed."""
     return any(
-        entry["type"] == kind
-        and entry["status"] == value
-        and entry.get("observedGeneration") == generation
-        and entry["reason"] == "Demoted"
-        for entry in conditions
+        (entry["type"], entry["status"], entry["reason"]) == ("Completed", "True", "Demoted")
+        and entry.get("observedGeneration") == body["metadata"]["generation"]
+        for entry in (body.get("status") or {}).get("conditions") or []
     )
 
 

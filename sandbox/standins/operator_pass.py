@@ -67,18 +67,10 @@ class _Pass(VolumeSteps):
 
     def _list_volumes(self) -> bool:
         """Fills `pvcs` and `classes`; False, with DataReady False, when a PVC cannot be classified."""
-        for namespace in rules.namespaces(self.vrg):
-            for pvc in self.mirrors[kinds.PVC].within(namespace):
-                if rules.selects(self.vrg, pvc):
-                    self.pvcs.append(pvc)
+        self.pvcs = self._selected()
         for pvc in self.pvcs:
             try:
-                self.classes[pvc_name(pvc)] = rules.classify(
-                    self.vrg,
-                    pvc,
-                    self.mirrors[kinds.STORAGE_CLASS].all(),
-                    self.mirrors[kinds.VOLUME_REPLICATION_CLASS].all(),
-                )
+                self._classify(pvc)
             except rules.ClassifyError as err:
                 item = self._entry(pvc)
                 part = Part("Unknown", err.reason, str(err))
@@ -87,8 +79,13 @@ class _Pass(VolumeSteps):
                 return False
         return True
 
-    def _selected(self, namespace: str) -> Iterator[Object]:
-        return (pvc for pvc in self.mirrors[kinds.PVC].within(namespace) if rules.selects(self.vrg, pvc))
+    def _in_reach(self) -> Iterator[Object]:
+        """All PVCs of the namespaces that the VRG protects."""
+        for namespace in rules.namespaces(self.vrg):
+            yield from self.mirrors[kinds.PVC].within(namespace)
+
+    def _selected(self) -> list[Object]:
+        return [pvc for pvc in self._in_reach() if rules.selects(self.vrg, pvc)]
 
     async def _add_finalizer(self) -> None:
         """Whole-object update: the first touch also rewrites the spec into its normal form (vrg.md 1.3)."""
@@ -126,7 +123,7 @@ class _Pass(VolumeSteps):
             self.status.pop(name, None)
         self.status.update(cond.group_sync(self.entries))
 
-    # --- primary --------------------------------------------------------------------------------------------------------
+    # --- primary ------------------------------------------------------------------------------------------------------
 
     async def _as_primary(self) -> None:
         if not await self._restored():
@@ -163,10 +160,9 @@ class _Pass(VolumeSteps):
     async def _drop_deselected(self) -> None:
         """Unprotects PVCs that carry this VRG's owner labels but no longer match its selector."""
         selected = {pvc_name(pvc) for pvc in self.pvcs}
-        for namespace in rules.namespaces(self.vrg):
-            for pvc in self.mirrors[kinds.PVC].within(namespace):
-                if rules.owner_of(pvc) == self.key and pvc_name(pvc) not in selected and not self.final_sync:
-                    await self._abandon(pvc)
+        for pvc in self._in_reach():
+            if rules.owner_of(pvc) == self.key and pvc_name(pvc) not in selected and not self.final_sync:
+                await self._abandon(pvc)
 
     async def _upload_group(self) -> None:
         """Uploads the VRG as it was before this pass's status write (vrg.md 3.3)."""
@@ -184,7 +180,7 @@ class _Pass(VolumeSteps):
             self.world.uploaded[self.key] = version
         self._primary_conditions(part)
 
-    # --- restore --------------------------------------------------------------------------------------------------------
+    # --- restore ------------------------------------------------------------------------------------------------------
 
     async def _restored(self) -> bool:
         """Restores PVs and PVCs if ClusterDataReady asks for it; False when the pass ends here (vrg.md 2.5)."""
@@ -202,7 +198,7 @@ class _Pass(VolumeSteps):
         self.stamp(cond.CLUSTER_DATA_READY, Part("True", "Restored", message))
         if not count:
             return True
-        self.pvcs = [pvc for ns in rules.namespaces(self.vrg) for pvc in self._selected(ns)]
+        self.pvcs = self._selected()
         self._primary_conditions()
         self.again = True
         return False
@@ -248,7 +244,7 @@ class _Pass(VolumeSteps):
             if existing is not None:
                 _raise(store.pvc_obstacle(existing, wanted))
 
-    # --- secondary ------------------------------------------------------------------------------------------------------
+    # --- secondary ----------------------------------------------------------------------------------------------------
 
     async def _as_secondary(self) -> None:
         had_state = self.before.get("state")
@@ -281,7 +277,7 @@ class _Pass(VolumeSteps):
             conflict = Part("False", "ClusterDataConflictSecondary", "a PVC of the application is on this cluster")
         self._common_conditions(conflict)
 
-    # --- deletion -------------------------------------------------------------------------------------------------------
+    # --- deletion -----------------------------------------------------------------------------------------------------
 
     async def _delete(self) -> Next:
         """Cleans up and lets the VRG go; writes no status, whatever happens (vrg.md 2.8)."""
@@ -301,12 +297,9 @@ class _Pass(VolumeSteps):
         self.world.uploaded.pop(self.key, None)
         return None
 
-    def _owned(self) -> Iterator[Object]:
-        """PVCs of this VRG: taken from owner labels and finalizer, not from the spec, which may have changed."""
-        for namespace in rules.namespaces(self.vrg):
-            for pvc in self.mirrors[kinds.PVC].within(namespace):
-                if rules.owner_of(pvc) == self.key and rules.has_finalizer(pvc):
-                    yield pvc
+    def _owned(self) -> list[Object]:
+        """PVCs of this VRG: taken from owner labels and finalizer, not from the selector, which may have changed."""
+        return [pvc for pvc in self._in_reach() if rules.owner_of(pvc) == self.key and rules.has_finalizer(pvc)]
 
 
 def _raise(obstacle: str | None) -> None:

@@ -72,7 +72,7 @@ class VolumeSteps:
     def final_sync(self) -> bool:
         return bool(self.spec.get("prepareForFinalSync") or self.spec.get("runFinalSync"))
 
-    # --- primary --------------------------------------------------------------------------------------------------------
+    # --- primary ------------------------------------------------------------------------------------------------------
 
     async def _protect(self, pvc: Object) -> None:
         """Brings one PVC of a primary forward by as many steps as are possible now (vrg.md 2.2)."""
@@ -92,11 +92,10 @@ class VolumeSteps:
         try:
             pvc = await self._mark(pvc)
             await self._promote(pvc, item)
+            await self._upload(pvc, item)
         except (Conflict, NotFound) as err:
             self._entry_ready(item, Part("False", "Progressing", str(err)))
             self.again = True
-            return
-        await self._upload(pvc, item)
 
     async def _mark(self, pvc: Object) -> Object:
         if rules.annotation(pvc, rules.PROTECTED) == "protected":
@@ -158,7 +157,7 @@ class VolumeSteps:
         if await self._replication_gone(pvc):
             await self._release(pvc)
 
-    # --- secondary, deletion --------------------------------------------------------------------------------------------
+    # --- secondary, deletion ------------------------------------------------------------------------------------------
 
     async def _demote(self, pvc: Object) -> None:
         """Brings one PVC of a former primary one step further (vrg.md 2.4)."""
@@ -198,69 +197,13 @@ class VolumeSteps:
             return
         self.again = True
         if not primary and not rules.is_going(vr):
-            self.classes[pvc_name(pvc)] = rules.classify(
-                self.vrg,
-                pvc,
-                self.mirrors[kinds.STORAGE_CLASS].all(),
-                self.mirrors[kinds.VOLUME_REPLICATION_CLASS].all(),
-            )
+            self._classify(pvc)
             await self._demote(pvc)
             return
         if rules.is_going(vr) or rules.deletable(vr):
             await self._replication_gone(pvc)
 
-    # --- secondary, deletion --------------------------------------------------------------------------------------------
-
-    async def _demote(self, pvc: Object) -> None:
-        """Brings one PVC of a former primary one step further (vrg.md 2.4)."""
-        namespace, name = pvc_name(pvc)
-        item = self._entry(pvc)
-        vr = self.mirrors[kinds.VOLUME_REPLICATION].get(name, namespace)
-        if vr is None:
-            await self._release(pvc)
-            return
-        if rules.is_going(vr):
-            self.again = True
-            return
-        pods, attachments = self.mirrors[kinds.POD].within(namespace), self.mirrors[kinds.VOLUME_ATTACHMENT].all()
-        obstacle = rules.demotion_obstacle(self.vrg, pvc, pods, attachments)
-        if obstacle is not None:
-            self._entry_ready(item, Part("False", "Progressing", obstacle))
-            self.again = True
-            return
-        vr = await self._drive(pvc, "secondary", item)
-        if vr is None:
-            return
-        result = rules.outcome(vr, "secondary")
-        self._entry_ready(item, result.ready)
-        if result.protected is not None:
-            cond.stamp(item["conditions"], cond.DATA_PROTECTED, result.protected, self.generation, self.now)
-        if result.observed:
-            for field_name in cond.SYNC_FIELDS:
-                item.pop(field_name, None)
-        if result.accepted:
-            await self._replication_gone(pvc)
-
-    async def _let_go(self, pvc: Object, primary: bool) -> None:
-        namespace, name = pvc_name(pvc)
-        vr = self.mirrors[kinds.VOLUME_REPLICATION].get(name, namespace)
-        if vr is None:
-            await self._release(pvc)
-            return
-        self.again = True
-        if not primary and not rules.is_going(vr):
-            self.classes[pvc_name(pvc)] = rules.classify(
-                self.vrg,
-                pvc,
-                self.mirrors[kinds.STORAGE_CLASS].all(),
-                self.mirrors[kinds.VOLUME_REPLICATION_CLASS].all(),
-            )
-            await self._demote(pvc)
-            return
-        if rules.is_going(vr) or rules.deletable(vr):
-            await self._replication_gone(pvc)
-
-    # --- both -----------------------------------------------------------------------------------------------------------
+    # --- both ---------------------------------------------------------------------------------------------------------
 
     async def _drive(self, pvc: Object, role: str, item: Object) -> Object | None:
         """Creates or updates the VolumeReplication; answers it only if it already says what is wanted.
@@ -284,6 +227,11 @@ class VolumeSteps:
             self._entry_ready(item, Part("False", "Progressing", "VolumeReplication updated"))
             return None
         return existing
+
+    def _classify(self, pvc: Object) -> None:
+        """Finds the PVC's classes for later steps; raises `ClassifyError`."""
+        storage, replication = self.mirrors[kinds.STORAGE_CLASS], self.mirrors[kinds.VOLUME_REPLICATION_CLASS]
+        self.classes[pvc_name(pvc)] = rules.classify(self.vrg, pvc, storage.all(), replication.all())
 
     async def _replication_gone(self, pvc: Object) -> bool:
         """Deletes the PVC's VolumeReplication; True once it is really gone, which a later pass may find."""
@@ -355,8 +303,10 @@ class VolumeSteps:
 
 
 def pvc_name(pvc: Object) -> Name:
+    """Namespace and name of a PVC."""
     return pvc["metadata"]["namespace"], pvc["metadata"]["name"]
 
 
 def entry_name(item: Object) -> Name:
+    """Namespace and name of the PVC that an item of `status.protectedPVCs` stands for."""
     return item["namespace"], item["name"]

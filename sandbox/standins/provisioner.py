@@ -11,7 +11,8 @@ from typing import Literal
 
 from activities.access.protocol import ClusterAccess, Object
 from ramen.errors import AlreadyExists
-from ramen.kinds import PV, Kind
+from ramen.kinds import PV
+from ramen.names import OWNER_NAME, OWNER_NAMESPACE
 from sandbox.application import APPLICATION
 from sandbox.ledger import Claim
 from sandbox.standins.csi_addons import BACK_OFF, Mirrors
@@ -23,23 +24,10 @@ log = logging.getLogger(__name__)
 DRIVER = "array.sandbox.hubless.io"
 """Name of the CSI driver, hence of the provisioner in the StorageClass."""
 
-CSI_DRIVER = Kind("storage.k8s.io", "v1", "csidrivers", "CSIDriver", False)
-
 PROVISIONER_ANNOTATION = "volume.kubernetes.io/storage-provisioner"
 """Set by the kube-controller-manager on a PVC that waits for a provisioner outside of it."""
 
-OWNER_NAME = "ramendr.openshift.io/owner-name"
-OWNER_NAMESPACE = "ramendr.openshift.io/owner-namespace-name"
-
 _Key = tuple[Literal["provision", "reclaim"], str, str]
-
-
-def driver_object() -> Object:
-    """The CSIDriver: volumes need no attachment, so that no VolumeAttachment ever waits for a node."""
-    return {
-        "metadata": {"name": DRIVER},
-        "spec": {"attachRequired": False, "podInfoOnMount": False, "volumeLifecycleModes": ["Persistent"]},
-    }
 
 
 class Provisioner:
@@ -73,13 +61,6 @@ class Provisioner:
         claim = self._mirrors.claims.get(reference.get("name", ""), reference.get("namespace", ""))
         if claim is not None:
             self._tell(claim, gone=False)
-
-    async def ensure_driver(self) -> None:
-        """Creates the CSIDriver object if the cluster lacks it."""
-        try:
-            await self._access.create(CSI_DRIVER, driver_object())
-        except AlreadyExists:
-            return
 
     async def _reconcile(self, key: _Key) -> Next:
         if not self._storage.answers(self._cluster):
@@ -122,6 +103,7 @@ class Provisioner:
         try:
             self._mirrors.volumes.remember(await self._access.create(PV, body))
         except AlreadyExists:
+            # Made by a pass whose answer was lost; the watch will bring it.
             return None
         return None
 

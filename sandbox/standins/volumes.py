@@ -278,6 +278,7 @@ class Volume(BaseModel):
             return False
         if side.role is not Role.SECONDARY or source.role is not Role.PRIMARY:
             return False
+        self.advanced = now
         self._start_copy(side, source, now, pace)
         return True
 

@@ -166,6 +166,9 @@ def _show(kind: ActionKind, now: Situation | None, name: str, target: str) -> No
     for text in confirm.present_state(now, target):
         console.tell(text)
     console.tell()
+    if target == now.serving:
+        # Nothing is left behind by going where it is; whether that is refused is for the application to judge.
+        return
     if kind is ActionKind.FAILOVER:
         consequence = confirm.failover_consequence(now, target)
     else:

@@ -53,6 +53,8 @@ from ramen.app import (
     Wanted,
 )
 from ramen.epoch import Epoch
+from starter.client import Hubless
+from starter.commands.check import pollers
 from starter.main import app
 from workflows import view
 from workflows.inputs import (
@@ -427,6 +429,13 @@ async def _until_connected(address: str) -> Client:
                 await asyncio.sleep(0.1)
 
 
+async def _until_polled(client: Client) -> None:
+    """The server names a worker as a poller a moment after its first poll."""
+    async with asyncio.timeout(START_SECONDS):
+        while not await pollers(Hubless(client), names.CONTROL_QUEUE):
+            await asyncio.sleep(0.05)
+
+
 @dataclass
 class Temporal:
     """The running server and its replacement worker."""
@@ -530,6 +539,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Temporal]:
         await asyncio.gather(*running)
 
     serving = asyncio.run_coroutine_threadsafe(serve(), loop.loop)
+    loop.run(_until_polled(client))
     try:
         yield Temporal(address, client, loop)
     finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from starter import durations, exitcodes, main
-from tests.starter.conftest import Temporal, World, hubless
+from tests.starter.conftest import Temporal, World, hubless, running_step
 
 SECONDS = 20.0
 """A process that has not ended by then hangs."""
@@ -144,3 +144,33 @@ def test_colours_need_a_terminal_and_no_color_turns_them_off(monkeypatch: pytest
         assert console.marked("✔", "done", stream) == "\x1b[32m✔\x1b[0m done"
         monkeypatch.setenv("NO_COLOR", "1")
         assert console.marked("✔", "done", stream) == "✔ done"
+
+
+def test_a_terminal_gets_a_question_and_a_live_table(world: World, namespace: str) -> None:
+    world.steps = [running_step()]
+    primary, secondary = os.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "failover", "shop", "-n", namespace, "--to", "dr1", "--wait"],
+        stdin=secondary,
+        stdout=secondary,
+        stderr=secondary,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(secondary)
+    shown = b""
+    while True:
+        try:
+            part = os.read(primary, 4096)
+        except OSError:  # the way a terminal ends on Linux
+            break
+        shown += part
+        if part and b"[y/N]" in shown and b"answered" not in shown:
+            os.write(primary, b"y\n")
+            shown += b"<answered>"
+    os.close(primary)
+    assert process.wait(SECONDS) == 0
+    text = shown.decode()
+    assert "Fail over shop to dr1? [y/N]" in text
+    assert "\x1b[" in text.split("<answered>")[1], "a live table moves the cursor"
+    assert "◎ Restore and promote on dr2" in text
+    assert f"drpc/{namespace}/shop/failover-9" in text
