@@ -102,7 +102,7 @@ def tombstone_name(name: str) -> str:
     return f"hubless-epoch-{name}"
 
 
-# --- S3: the dr-cluster operator's objects (vrg.md 3.2), in the bucket of the profile ----------------------------------
+# --- S3: the dr-cluster operator's objects (vrg.md 3.2), in the bucket of the profile ---------------
 
 
 def operator_prefix(namespace: str, name: str) -> str:
@@ -125,7 +125,7 @@ def pvc_prefix(namespace: str, name: str) -> str:
     return f"{namespace}/{name}/v1.PersistentVolumeClaim/"
 
 
-# --- S3: the mirror (design 8), in the coordination bucket ---------------------------------------------------------------
+# --- S3: the mirror (design 8), in the coordination bucket ---------------
 
 COORDINATION_BUCKET = "ramen-coordination"
 

@@ -67,7 +67,8 @@ class Table:
 async def main(rounds: int, many: int, skip_idle: bool) -> None:
     """Runs everything; progress on stderr, tables on stdout."""
     console.result(
-        f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, load {os.getloadavg()[0]:.1f} at the start"
+        f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, "
+        f"load {os.getloadavg()[0]:.1f} at the start"
     )
     await _with_sandbox(Options(delays="real"), lambda driver: _moves(driver, rounds, "as the real operator delays"))
 

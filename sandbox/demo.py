@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from ramen import names
+from ramen.errors import HublessError
 from ramen.kinds import VRG
 from sandbox.application import Application
 from sandbox.driver import Driver
@@ -150,8 +151,10 @@ async def _site_lost(driver: Driver, shop: Application, timeline: Timeline) -> f
 
 async def _site_back(driver: Driver, shop: Application, timeline: Timeline, failed_over: float) -> None:
     console.action("dr1 returns, its pods, operator and worker in random order")
-    returned = time.time()
-    await give_back(driver.sandbox, "dr1")
+    # The site comes up part by part; what is measured begins when its API server answers again.
+    coming = asyncio.ensure_future(give_back(driver.sandbox, "dr1"))
+    await driver.until(lambda: _answers(driver, "dr1"), "the API server of dr1", 120)
+    back = time.time()
 
     async def demoted() -> bool:
         vrg = await driver.vrg(shop, "dr1")
@@ -161,17 +164,18 @@ async def _site_back(driver: Driver, shop: Application, timeline: Timeline, fail
         return bool(seen and vrg["spec"]["replicationState"] == "secondary")
 
     demotion = await driver.until(demoted, "dr1 to be demoted", 120)
+    await coming
 
     async def cleaned() -> bool:
         return not await driver.claims(shop, "dr1") and (await driver.pods(shop, "dr1")).total == 0
 
     await driver.until(cleaned, "dr1 to be clean", 120)
-    clean = time.time() - returned
+    clean = time.time() - back
     await driver.protected(shop)
     figures = _figures(driver, shop, failed_over)
     console.result(
         f"Site back:    dr1 demoted after {demotion:.1f} s, clean after {clean:.1f} s, "
-        f"protected again after {time.time() - returned:.1f} s   "
+        f"protected again after {time.time() - back:.1f} s   "
         f"{figures.during_switch} writes during the switch, {figures.orphaned} orphaned and discarded"
     )
     timeline.check((await driver.pods(shop, "dr1")).total == 0, "no pod of shop left on dr1")
@@ -220,6 +224,14 @@ async def _end(driver: Driver, shop: Application, timeline: Timeline) -> None:
     timeline.check(not left, f"no {VRG.kind} left ({', '.join(left)})")
     timeline.check(await driver.serves(shop, "dr1"), "shop runs on after the unprotect")
     console.result("Unprotected:  no VRG left, shop goes on running on dr1")
+
+
+async def _answers(driver: Driver, cluster: str) -> bool:
+    try:
+        await (await driver.access(cluster)).version()
+    except HublessError:
+        return False
+    return True
 
 
 def _figures(driver: Driver, shop: Application, since: float) -> SwitchFigures:

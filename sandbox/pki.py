@@ -23,12 +23,12 @@ from sandbox.state import SYSTEM_USERS, USERS, ClusterState
 VALID_DAYS = 3650
 """A sandbox may lie untouched for a year and has to come up again."""
 
-GROUPS = {user: "system:masters" for user in SYSTEM_USERS}
+GROUPS = dict.fromkeys(SYSTEM_USERS, "system:masters")
 """The control plane's own parts may do everything; the other users get what RBAC gives them."""
 
 
 class Pki:
-    """Files of one cluster below `<directory>`: `ca.crt`, `server.crt`, `server.key`, `sa.pub`, `sa.key`, `tokens.csv`."""
+    """One cluster's files in `<directory>`: `ca.crt`, `server.crt`, `server.key`, `sa.pub`, `sa.key`, `tokens.csv`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -23,7 +23,7 @@ DISK_GB = 8
 """Go modules and build cache 5 GB, binaries 0.4 GB, a sandbox's data."""
 GO = (1, 26)
 BUILD_MINUTES = 14
-"""Measured on 2 cores with cold caches: kube-apiserver 6.5, kube-controller-manager 1.5, the others about 5 together."""
+"""Measured on 2 cores with cold caches: kube-apiserver 6.5, kube-controller-manager 1.5, the others 5 together."""
 
 ROOT = Path(__file__).resolve().parent.parent
 

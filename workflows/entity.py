@@ -226,7 +226,7 @@ class DRPlacementControl:
                 raise Refused(f"{state.name} cannot be protected yet: {'; '.join(surveyed.unsupported)}")
             if surveyed.observed.vrg is not None:
                 raise Refused(
-                    f"{surveyed.observed.cluster} has a VRG {state.name} already that this installation does not drive. "
+                    f"{surveyed.observed.cluster} has a VRG {state.name} that this installation does not drive. "
                     f"Take it over: hubless adopt {state.name} -n {state.namespace}, or delete it first"
                 )
         seen = [surveyed.observed for surveyed in (first, *others)]

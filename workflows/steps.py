@@ -40,7 +40,7 @@ with workflow.unsafe.imports_passed_through():
 T = TypeVar("T")
 
 
-class Ended(Exception):  # noqa: N818 - not an error: the body ends early with a result
+class Ended(Exception):
     """The action ends now with this outcome; carries what the operator reads."""
 
     def __init__(self, outcome: Outcome, message: str, foreign_epoch: bool = False) -> None:
@@ -50,7 +50,7 @@ class Ended(Exception):  # noqa: N818 - not an error: the body ends early with a
         self.foreign_epoch = foreign_epoch
 
 
-class NeedsOperator(Exception):  # noqa: N818 - not an error: the step waits for a person
+class NeedsOperator(Exception):
     """A step cannot go on without a decision; the text says what is wrong and what can be done."""
 
 

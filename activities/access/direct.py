@@ -6,7 +6,6 @@ and Ramen's objects must keep unknown fields. Errors of the client library are m
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -33,7 +32,7 @@ from ramen.errors import (
 from ramen.kinds import Kind
 
 CALL_SECONDS = 5.0
-"""Total time of one call. Four to seven milliseconds are normal (guides/kubernetes.md); five seconds are a dead server."""
+"""Total time of one call: milliseconds are normal (guides/kubernetes.md), five seconds are a dead server."""
 
 WATCH_GRACE_SECONDS = 5.0
 """Client-side limit of a watch beyond the server-side one, so that a frozen server cannot hold it for ever."""
@@ -162,7 +161,7 @@ class DirectAccess:
                 if event["type"] == "ERROR":
                     raise _error(int(event["object"].get("code", 500)), json.dumps(event["object"]), what)
                 yield WatchEvent(event["type"], event["object"])
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             return
         except (aiohttp.ClientError, OSError) as err:
             raise ClusterUnreachable(f"{what}: {_short(err)}") from err
@@ -197,7 +196,7 @@ class DirectAccess:
         try:
             response = await self._send(method, path, query, body, self._seconds)
             text = (await response.read()).decode(errors="replace")
-        except (TimeoutError, asyncio.TimeoutError) as err:
+        except TimeoutError as err:
             raise ClusterUnreachable(f"{what}: no answer in {self._seconds:g} s") from err
         except (aiohttp.ClientError, OSError) as err:
             raise ClusterUnreachable(f"{what}: {_short(err)}") from err

@@ -56,7 +56,11 @@ def test_nothing_is_published_beyond_loopback(composed: dict[str, Any]) -> None:
 def test_every_command_exists(composed: dict[str, Any], service: str) -> None:
     words = composed["services"][service]["command"]
     asked = subprocess.run(
-        [sys.executable, "-m", "starter.main", *words, "--help"], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-m", "starter.main", *words, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert asked.returncode == 0, f"{service}: {' '.join(words)}: {asked.stderr}"
 

@@ -19,7 +19,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities import contracts
 from activities.contracts import Gate
-from ramen.app import AppSpec, Decision, Observed, PolicyCluster, PodCount, Role, StoreReport, Volume, Witness
+from ramen.app import AppSpec, Decision, Observed, PodCount, PolicyCluster, Role, StoreReport, Volume, Witness
 from ramen.epoch import Epoch, check_write
 from ramen.errors import HublessError
 from ramen.names import EPOCH
@@ -46,7 +46,10 @@ class World:
     def __init__(self) -> None:
         self.vrgs: dict[str, dict[str, Any]] = {}
         self.decisions: dict[str, Decision] = {}
-        self.volumes = [Volume(namespace="web", name="data-0", pv="pv-0"), Volume(namespace="web", name="data-1", pv="pv-1")]
+        self.volumes = [
+            Volume(namespace="web", name="data-0", pv="pv-0"),
+            Volume(namespace="web", name="data-1", pv="pv-1"),
+        ]
         self.stored: dict[str, list[Volume]] = {"s3-dr1": list(self.volumes), "s3-dr2": list(self.volumes)}
         self.silent: set[str] = set()
         """Clusters and stores that do not answer."""
@@ -77,7 +80,9 @@ class World:
 
     def activities(self) -> list[Callable[..., Any]]:
         """Implementations of all contracts, under the contracts' names."""
-        return [self._wrap(name) for name, fn in vars(contracts).items() if hasattr(fn, "__temporal_activity_definition")]
+        return [
+            self._wrap(name) for name, fn in vars(contracts).items() if hasattr(fn, "__temporal_activity_definition")
+        ]
 
     def _wrap(self, name: str) -> Callable[..., Any]:
         contract = getattr(contracts, name)
