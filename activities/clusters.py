@@ -187,6 +187,7 @@ class ClusterActivities:
         """See the contract."""
         access = self._clusters.access(request.cluster)
         metadata = decisions.metadata(request.app, request.epoch)
+        unseen = decisions.without_placement(metadata)
         entries = decisions.entries(request.decision)
         namespace, name = metadata["namespace"], metadata["name"]
         what = f"PlacementDecision {namespace}/{name} on {request.cluster}"
@@ -198,19 +199,18 @@ class ClusterActivities:
                 await self._require(access, request)
                 await self._ensure_namespace(access, namespace, request.cluster)
                 try:
-                    found = await access.create(PLACEMENT_DECISION, {"metadata": metadata}, namespace)
+                    found = await access.create(PLACEMENT_DECISION, {"metadata": unseen}, namespace)
                 except AlreadyExists as err:
                     raise Conflict(f"{what} was made meanwhile") from err
-            elif decisions.lacks(found, metadata):
+            elif decisions.lacks(found, unseen):
                 await self._require(access, request)
-                patch = {"metadata": {**metadata, "resourceVersion": found["metadata"]["resourceVersion"]}}
-                found = await access.patch(PLACEMENT_DECISION, name, patch, namespace)
-            if ((found.get("status") or {}).get("decisions") or []) == entries:
-                return
-            await self._require(access, request)
-            version = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}}
-            status = {**version, "status": {"decisions": entries}}
-            await access.patch(PLACEMENT_DECISION, name, status, namespace, subresource="status")
+                found = await access.patch(PLACEMENT_DECISION, name, _guarded(found, unseen), namespace)
+            if ((found.get("status") or {}).get("decisions") or []) != entries:
+                await self._require(access, request)
+                status = {**_guarded(found, {}), "status": {"decisions": entries}}
+                found = await access.patch(PLACEMENT_DECISION, name, status, namespace, subresource="status")
+            if decisions.lacks(found, metadata):
+                await access.patch(PLACEMENT_DECISION, name, _guarded(found, metadata), namespace)
 
         await _deciding_again(publish, what)
 
@@ -372,6 +372,11 @@ class ClusterActivities:
         check_write(epoch, Epoch.of(vrg), what)
         if Epoch.of(vrg) != epoch:
             raise NotYet(f"{what} does not carry epoch {epoch.number} yet.")
+
+
+def _guarded(found: Object, metadata: Object) -> Object:
+    """A patch of metadata that only the very version that was read accepts."""
+    return {"metadata": {**metadata, "resourceVersion": found["metadata"]["resourceVersion"]}}
 
 
 def _allow(verdict: gates.Verdict) -> None:

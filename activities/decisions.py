@@ -36,6 +36,16 @@ def metadata(app: AppSpec, epoch: Epoch) -> Object:
     }
 
 
+def without_placement(wanted: Object) -> Object:
+    """The same metadata without the label by which GitOps finds a decision.
+
+    A new object has no status in its first moment, and a decision that names nobody prunes the application. So the
+    label comes last.
+    """
+    labels = {key: value for key, value in wanted["labels"].items() if key != names.PLACEMENT_LABEL}
+    return {**wanted, "labels": labels}
+
+
 def lacks(found: Object, wanted: Object) -> bool:
     """Whether the object's metadata misses a wanted label or annotation."""
     return any(

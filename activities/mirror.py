@@ -404,12 +404,19 @@ class Mirror:
     ) -> list[StoreReport]:
         """What each operator bucket could restore of a VRG, by profile: volumes whose PV and PVC objects are readable.
 
-        An unreadable object makes the whole store useless to the operator and is reported as its error (vrg.md 3.4).
+        An unreadable object, or a PV without its PVC, makes the whole store useless to the operator and is reported as
+        its error (vrg.md 2.5, 3.4).
         """
 
         async def read(store: S3Store) -> list[Volume]:
             prefixes = (names.pv_prefix(namespace, name), names.pvc_prefix(namespace, name))
-            keys = [key for found in await asyncio.gather(*map(store.list, prefixes)) for key in found]
+            pvs, pvcs = await asyncio.gather(*map(store.list, prefixes))
+            if len(pvs) != len(pvcs):
+                raise Invalid(
+                    f"S3 profile {store.name} holds {len(pvs)} PVs but {len(pvcs)} PVCs of {namespace}/{name}: "
+                    "the operator restores nothing from it"
+                )
+            keys = [*pvs, *pvcs]
             bodies = await asyncio.gather(*map(store.get, keys))
             return protected_volumes(namespace, name, {k: body for k, body in zip(keys, bodies, strict=True) if body})
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.pki import Pki, write_kubeconfigs
-from sandbox.processes import Probe, Spec
+from sandbox.processes import TERM_SECONDS, Probe, Spec
 from sandbox.state import SandboxState
 from sandbox.tools import Tool
 
@@ -31,8 +31,9 @@ CONTROLLERS = (
 """What applications, volumes and namespaces need. The rest would only watch, and cost memory. Attachments are left
 out on purpose: no node mounts anything, and an attachment nobody removes would hold a demotion up (vrg.md 6.5)."""
 
-CONTROL_PLANE = ("etcd", "apiserver", "controller-manager", "scheduler", "kwok")
-"""Processes of one cluster, in the order of starting."""
+
+APISERVER_GRACE = 1.0
+"""It keeps nothing itself, and would wait for open connections to end."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class ControlPlane:
                 "--profiling=false",
             ],
             Probe(port=ports["api"], path="/readyz", tls=True),
+            grace=APISERVER_GRACE,
         )
 
     def followers(self) -> list[Spec]:
@@ -154,5 +156,6 @@ class ControlPlane:
     def _kubeconfig(self, user: str) -> Path:
         return self.state.kubeconfig(self.cluster, user)
 
-    def _spec(self, part: str, tool: Tool, arguments: list[str], probe: Probe) -> Spec:
-        return Spec(name=f"{self.cluster}-{part}", argv=[str(self.tools[tool]), *arguments], probe=probe)
+    def _spec(self, part: str, tool: Tool, arguments: list[str], probe: Probe, grace: float = TERM_SECONDS) -> Spec:
+        argv = [str(self.tools[tool]), *arguments]
+        return Spec(name=f"{self.cluster}-{part}", argv=argv, probe=probe, grace=grace)

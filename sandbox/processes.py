@@ -22,11 +22,14 @@ from typing import Literal
 import psutil
 from pydantic import BaseModel
 
-START_SECONDS = 60.0
-"""Limit for a server to answer. Two to five seconds are normal; a cold and busy machine with two cores needs more."""
+START_SECONDS = 120.0
+"""Limit for a server to answer. Two to five seconds are normal; sixty were seen with six times more work than cores."""
 
 TERM_SECONDS = 10.0
 """Time between TERM and KILL; etcd and Temporal close their files in well under a second."""
+
+SIGNAL_SECONDS, SIGNAL_POLL_SECONDS = 2.0, 0.002
+"""The kernel delivers STOP and CONT when the process is next scheduled: at once, or later on a busy machine."""
 
 POLL_SECONDS = 0.05
 """Pause between two looks at a condition: short against a start of seconds, cheap against a local connection."""
@@ -61,8 +64,8 @@ class Spec(BaseModel):
     """Added to the environment of the caller."""
     probe: Probe | None = None
     """None: alive is all that can be asked."""
-    stop_signal: int = int(signal.SIGTERM)
-    """What asks the process to end."""
+    grace: float = TERM_SECONDS
+    """Seconds between TERM and KILL."""
 
 
 class Record(BaseModel):
@@ -103,12 +106,14 @@ class Processes:
         return process.pid if process else None
 
     async def start(self, spec: Spec, seconds: float = START_SECONDS) -> None:
-        """Starts a process, unless it runs, and waits until its probe answers.
+        """Starts a process, unless it runs, and waits until its probe answers; one that runs otherwise is restarted.
 
         Raises `ProcessFailed` when it ends before that, or after `seconds`; then it is stopped again.
         """
         if self.status(spec.name) == "frozen":
             self.thaw(spec.name)
+        if self.status(spec.name) != "stopped" and self._known(spec.name).spec != spec:
+            await self.stop(spec.name)
         if self.status(spec.name) == "stopped":
             self._spawn(spec)
         await self.ready(spec.name, seconds)
@@ -136,20 +141,20 @@ class Processes:
                 raise ProcessFailed(f"{name} was not ready after {seconds:g} s.{self._tail(name)}")
             await asyncio.sleep(POLL_SECONDS)
 
-    async def stop(self, name: str, seconds: float = TERM_SECONDS) -> bool:
-        """Ends a process and its children: TERM, after `seconds` KILL. False when there was none to end."""
+    async def stop(self, name: str) -> bool:
+        """Ends a process and its children: TERM, after its grace KILL. False when there was none to end."""
         process = self._find(name)
         if process is None:
             return False
         record = self._known(name)
         family = [process, *_children(process)]
-        _signal(process, record.spec.stop_signal)
+        _signal(process, signal.SIGTERM)
         _signal(process, signal.SIGCONT)  # a frozen process meets TERM only once it runs again
-        ended = await _until(lambda: not any(_alive(member) for member in family[:1]), seconds)
+        ended = await _until(lambda: not any(_alive(member) for member in family[:1]), record.spec.grace)
         for member in family:
             if not ended or member is not process:
                 _signal(member, signal.SIGKILL)
-        await _until(lambda: not any(_alive(member) for member in family), seconds)
+        await _until(lambda: not any(_alive(member) for member in family), TERM_SECONDS)
         self._write(Record(spec=record.spec))
         return True
 
@@ -167,18 +172,21 @@ class Processes:
 
     def freeze(self, name: str) -> bool:
         """Stops a process from running without ending it (SIGSTOP): connections stay open and silent."""
-        return self._signal_named(name, signal.SIGSTOP)
+        return self._signal_named(name, signal.SIGSTOP, "frozen")
 
     def thaw(self, name: str) -> bool:
         """Lets a frozen process run on."""
-        return self._signal_named(name, signal.SIGCONT)
+        return self._signal_named(name, signal.SIGCONT, "running")
 
-    def _signal_named(self, name: str, number: signal.Signals) -> bool:
+    def _signal_named(self, name: str, number: signal.Signals, wanted: Status) -> bool:
         process = self._find(name)
         if process is None:
             return False
         for member in (process, *_children(process)):
             _signal(member, number)
+        limit = time.monotonic() + SIGNAL_SECONDS
+        while self.status(name) != wanted and time.monotonic() < limit:
+            time.sleep(SIGNAL_POLL_SECONDS)
         return True
 
     def _spawn(self, spec: Spec) -> None:

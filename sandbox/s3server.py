@@ -19,6 +19,9 @@ OPERATOR_BUCKET = "ramen"
 VOLUME_MB = 64
 """Size of one of SeaweedFS's data files; the default of 30 GB asks for free space that a small machine lacks."""
 
+GRACE_SECONDS = 3.0
+"""After TERM it has written everything within a second, then waits ten for streams between its own parts to end."""
+
 WRITABLE_SECONDS = 30.0
 """The gateway answers before a volume can take data; three seconds are normal."""
 
@@ -72,7 +75,8 @@ def spec(state: SandboxState, cluster: str, weed: Path) -> Spec:
         "-s3.port.lance=0",
     ]
     probe = Probe(port=ports["s3"], path="/healthz")
-    return Spec(name=f"{cluster}-s3", argv=[str(weed), "-logtostderr=true", *arguments], probe=probe)
+    argv = [str(weed), "-logtostderr=true", *arguments]
+    return Spec(name=f"{cluster}-s3", argv=argv, probe=probe, grace=GRACE_SECONDS)
 
 
 def store(state: SandboxState, cluster: str, bucket: str) -> S3Store:

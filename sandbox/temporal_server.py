@@ -1,4 +1,8 @@
-"""The Temporal service of the sandbox: the real development server, persistent, with its Web UI."""
+"""The Temporal service of the sandbox: the real development server, persistent, with its Web UI.
+
+The settings that take Terminate and Reset out of Temporal Web are read by the UI server's own program only; the
+development server (CLI 1.9.1, UI 2.54.1) ignores them, so in a sandbox these buttons stay.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +25,6 @@ SEARCH_ATTRIBUTES = {
 
 RETENTION = "720h"
 """How long finished workflows stay visible; the server's default for a development namespace is one day."""
-
-WEB_SETTINGS = {
-    "TEMPORAL_WORKFLOW_TERMINATE_DISABLED": "true",
-    "TEMPORAL_WORKFLOW_RESET_DISABLED": "true",
-    "TEMPORAL_ACTIVITY_COMMANDS_DISABLED": "true",
-    "TEMPORAL_BATCH_ACTIONS_DISABLED": "true",
-}
-"""Settings of Temporal Web that hide commands which can leave clusters half moved."""
 
 COMMAND_SECONDS = 20.0
 """Limit of one call of the command line; half a second is normal."""

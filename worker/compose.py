@@ -34,6 +34,10 @@ from worker.watches import EntitySignals, Hinter, Watches
 log = logging.getLogger(__name__)
 
 
+CLOSE_SECONDS = 5.0
+"""What workers may need to end beyond the graceful time; then the process leaves them behind."""
+
+
 def identity_of(cluster: str) -> str:
     """How this process is called in Temporal, in logs and in health reports: cluster, host and process."""
     return f"{cluster}@{socket.gethostname()}:{os.getpid()}"
@@ -204,7 +208,11 @@ class Process:
     async def _close(self) -> None:
         """Ends in the order of dependence: first what takes work, last what the work uses."""
         if self._pool is not None:
-            await self._pool.close()
+            try:
+                async with asyncio.timeout(self._settings.graceful_seconds + CLOSE_SECONDS):
+                    await self._pool.close()
+            except TimeoutError:
+                self._error = self._error or "workers did not end in time; their tasks go on elsewhere"
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -128,7 +128,9 @@ def check_stores(state: AppState, request: MoveRequest, stores: StoresSeen, pres
     missing = [v.name for v in wanted if (v.namespace, v.name) not in held]
     if missing:
         silent = ", ".join(report.profile for report in stores.stores if not report.reachable)
+        broken = "; ".join(report.error for report in answering if report.error)
         remedy = f"Bring back store {silent}" if silent else "Restore the objects of these volumes to a store"
+        remedy = f"{broken}. {remedy}" if broken else remedy
         raise VolumesMissing(
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} in no store that answers: {request.target} "
             f"cannot restore {'it' if len(missing) == 1 else 'them'}. {remedy}, or: "

@@ -627,6 +627,20 @@ async def test_a_decision_is_what_gitops_expects(world: World) -> None:
     assert published(world) == []
 
 
+async def test_gitops_never_finds_a_decision_that_names_nobody_yet(world: World) -> None:
+    """A new object has no status in its first moment; GitOps would take the application away."""
+    cluster = world.clusters["dr1"]
+    _, version = await cluster.list(PLACEMENT_DECISION)
+    await run(world.activities.publish_decision, publishing())
+    seen = []
+    async for event in cluster.watch(PLACEMENT_DECISION, version):
+        labels = event.object["metadata"].get("labels") or {}
+        seen.append((names.PLACEMENT_LABEL in labels, bool((event.object.get("status") or {}).get("decisions"))))
+        if seen[-1] == (True, True):
+            break
+    assert (True, False) not in seen
+
+
 async def test_an_older_decision_does_not_come_back(world: World) -> None:
     await run(world.activities.publish_decision, publishing(3))
     assert (await failure(world.activities.publish_decision, publishing(2, decision=Decision()))).type == "StaleEpoch"

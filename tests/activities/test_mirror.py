@@ -450,10 +450,18 @@ async def upload(store: S3Store, volume: str, pv: bool = True) -> None:
 async def test_volumes_missing_in_one_store(stores: Stores) -> None:
     for volume in ("a", "b"):
         await upload(stores["s3-dr1"], volume)
-        await upload(stores["s3-dr2"], volume, pv=volume == "a")
+    await upload(stores["s3-dr2"], "a")
     first, second = await Mirror.restorable_volumes(*APP, stores, PATIENT)
     assert [str(volume) for volume in first.volumes] == ["a", "b"]
     assert second.volumes == [Volume(namespace="web", name="a", pv="pv-a")]
+
+
+async def test_a_pv_without_its_pvc_makes_a_store_useless_to_the_operator(stores: Stores) -> None:
+    await upload(stores["s3-dr1"], "a")
+    await upload(stores["s3-dr1"], "b", pv=False)
+    report, _ = await Mirror.restorable_volumes(*APP, stores, PATIENT)
+    assert (report.reachable, report.volumes) == (True, [])
+    assert "1 PVs but 2 PVCs" in report.error
 
 
 async def test_a_store_that_cannot_restore_says_why(stores: Stores) -> None:

@@ -186,6 +186,9 @@ class _Wakes:
         if key not in self.keys:
             self.keys.append(key)
 
+    def add_after(self, key: Name, seconds: float) -> None:
+        self.add(key)
+
     def add_all(self, keys: Any) -> None:
         for key in list(keys):
             self.add(key)

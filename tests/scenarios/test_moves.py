@@ -112,8 +112,10 @@ async def test_failover_with_a_volume_missing_is_refused_and_goes_on_without_it(
 ) -> None:
     story = await Story.begin(driver, application)
     missing = application.claim_names[0]
+    volumes = (await driver.status(application)).state.volumes
+    pv = next(volume.pv for volume in volumes if volume.name == missing)
     for cluster in driver.clusters:
-        await _empty(sandbox, cluster, application, claim=missing)
+        await _empty(sandbox, cluster, application, only=(missing, pv))
     with pytest.raises(Refused, match=missing):
         await driver.move("failover", application, "dr2")
     result = await story.move("failover", "dr2", accept_missing_volumes=[missing])
@@ -284,13 +286,13 @@ def _store(sandbox: Sandbox, cluster: str) -> S3Store:
     return S3Store.connect(state.clusters[cluster].s3_url, "ramen", state.s3_access_key, state.s3_secret_key)
 
 
-async def _empty(sandbox: Sandbox, cluster: str, application: Application, claim: str = "") -> None:
-    """Deletes the operator's objects of an application, or of one of its PVCs, from a store."""
+async def _empty(sandbox: Sandbox, cluster: str, application: Application, only: tuple[str, ...] = ()) -> None:
+    """Deletes the operator's objects of an application, or of one of its volumes, from a store."""
     store = _store(sandbox, cluster)
     prefix = names.operator_prefix(application.namespace, application.name)
     try:
         for key in await store.list(prefix):
-            if not claim or key.endswith(f"/{claim}"):
+            if not only or key.endswith(tuple(f"/{name}" for name in only)):
                 await store.delete(key)
     finally:
         await store.close()
