@@ -20,6 +20,17 @@ LAG = 1.0
 """Seconds between two syncs of the array: short, so that a test sees a proof of re-protection soon."""
 
 
+START_SECONDS = 300
+"""Limit of a test that may be the one for which the sandbox starts: fifteen seconds alone, minutes on a busy machine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that uses the sandbox may have to wait for its start."""
+    for item in items:
+        if "sandbox" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(START_SECONDS))
+
+
 def _say(line: str) -> None:
     sys.stderr.write(f"  {line}\n")
 

@@ -112,10 +112,10 @@ async def test_two_side_by_side_and_down_ends_one_of_them_only(tmp_path: Path) -
     try:
         await one.up(SERVERS_ONLY)
         await two.up(SERVERS_ONLY)
-        pids = {name: one.processes.pid(name) for name in one.processes.names()}
-        family = {child.pid for pid in pids.values() if pid for child in psutil.Process(pid).children(recursive=True)}
-        assert sorted(await one.down()) == sorted(pids)
-        assert not any(psutil.pid_exists(pid) for pid in (*pids.values(), *family) if pid)
+        started = {name: psutil.Process(one.processes.pid(name)) for name in one.processes.names()}
+        children = [child for process in started.values() for child in process.children(recursive=True)]
+        assert sorted(await one.down()) == sorted(started)
+        assert [process for process in (*started.values(), *children) if process.is_running()] == []
         assert {entry["status"] for entry in two.status()["processes"]} == {"running"}
         assert await one.down() == []
 

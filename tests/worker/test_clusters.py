@@ -72,12 +72,19 @@ async def test_another_cluster_behind_the_kubeconfig_keeps_the_gate_closed() -> 
 async def test_wrong_cluster_in_a_new_secret_closes_an_open_gate_before_any_call() -> None:
     world = two_clusters()
     impostor = world.add("elsewhere", "uid-elsewhere")
+    impostor.frozen = True
     async with serving(world) as clusters:
         await until(is_open(clusters, "dr2"))
         held = clusters.access("dr2")
         world.servers["dr1"].put(SECRET, kubeconfig_secret("kubeconfig-dr2", "elsewhere"))
-        await clusters.refresh()
-        await until(is_closed(clusters, "dr2"))
+        refresh = asyncio.create_task(clusters.refresh())
+        await until(lambda: bool(impostor.requests))
+        # The new server is being asked who it is: until it said so, nobody may speak to it.
+        with pytest.raises(GateClosed, match="being checked"):
+            await held.list(VRG)
+        impostor.frozen = False
+        await refresh
+        await until(lambda: "another cluster" in clusters.gate("dr2").error)
         with pytest.raises(GateClosed):
             await held.list(VRG)
         assert ("list", VRG.plural) not in impostor.requests

@@ -25,7 +25,11 @@ VERBS = {
 }
 """Methods of `ClusterAccess` and the verbs of RBAC behind them."""
 
+HELPERS = {"_delete": "delete", "_annotate": "patch", "_unmark": "patch"}
+"""Functions of `activities.clusters` that are given the kind, and the verb that they use on it."""
+
 CALL = re.compile(rf"\.({'|'.join(VERBS)})\(\s*([A-Z_]+)\b")
+HELPER = re.compile(rf"\b({'|'.join(HELPERS)})\(access, ([A-Z_]+)\b")
 
 
 def used() -> set[tuple[Kind, str]]:
@@ -33,9 +37,10 @@ def used() -> set[tuple[Kind, str]]:
     found = {(kind, verb) for kind in (VRG, VOLUME_REPLICATION) for verb in ("list", "watch")}
     for package in ("activities", "worker"):
         for file in (ROOT / package).rglob("*.py"):
-            for method, name in CALL.findall(file.read_text()):
-                if isinstance(kind := getattr(kinds, name, None), Kind):
-                    found.add((kind, VERBS[method]))
+            text = file.read_text()
+            calls = [(VERBS[method], name) for method, name in CALL.findall(text)]
+            calls += [(HELPERS[helper], name) for helper, name in HELPER.findall(text)]
+            found |= {(kind, verb) for verb, name in calls if isinstance(kind := getattr(kinds, name, None), Kind)}
     return found
 
 

@@ -109,8 +109,20 @@ async def world() -> World:
     return World()
 
 
+async def record(client: Client, folder: Path, test: str) -> None:
+    """Stores the histories of a test's workflows, for `test_replay.py`; see there for when to do it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    async for found in client.list_workflows('ExecutionStatus!="Terminated"'):
+        if found.close_time is None and found.workflow_type != "DRPlacementControl":
+            continue
+        history = await client.get_workflow_handle(found.id, run_id=found.run_id).fetch_history()
+        last = found.id.rsplit("/", 1)[-1]
+        kind = found.workflow_type if last.startswith(("shop", "typed")) else last
+        (folder / f"{test.removeprefix('test_')}.{kind}.json").write_text(history.to_json())
+
+
 @pytest.fixture
-async def shop(temporal: Client, world: World) -> AsyncIterator[Application]:
+async def shop(temporal: Client, world: World, request: pytest.FixtureRequest) -> AsyncIterator[Application]:
     """An application that is not protected yet; workers serve all queues from the test's world."""
     activities = world.activities()
     queues = [names.CONTROL_QUEUE]
@@ -131,6 +143,8 @@ async def shop(temporal: Client, world: World) -> AsyncIterator[Application]:
             )
         application = Application(temporal, world, f"shop-{uuid.uuid4().hex[:6]}")
         yield application
+        if folder := os.environ.get("HUBLESS_RECORD_HISTORIES"):
+            await record(temporal, Path(folder), request.node.name)
         # A left-over run of one test must not reach the workers of the next.
         async for found in temporal.list_workflows('ExecutionStatus="Running"'):
             await temporal.get_workflow_handle(found.id, run_id=found.run_id).terminate()
