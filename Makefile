@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Dozens of Python processes start in a run; compiling their imports each time costs seconds of each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test test-all bench lint clean
 
 help:
@@ -19,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "making $(VENV)" >&2; $(PYTHON) -m venv $(VENV); }
 	@echo "installing the Python packages" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[sandbox,test]"
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable ".[sandbox,test]"
 	@touch $@
 
 demo: setup

@@ -43,6 +43,10 @@ RENEW_SECONDS = 15.0
 STORE_SECONDS = 1.0
 """All the time that stores get on the way of an action (S13)."""
 
+BUSY_SECONDS = 8.0
+"""Longest wait for a store that answers others meanwhile, as when a hundred applications fail over at once; an
+activity of the stores has ten seconds."""
+
 READ_SECONDS = 5.0
 """Time of a store to list and read an application's volumes, which a promotion needs (S9)."""
 
@@ -511,13 +515,20 @@ class Mirror:
 async def _ask(
     name: str, store: S3Store, call: Callable[[S3Store], Awaitable[Value]], seconds: float, answers: Answers[Value]
 ) -> None:
+    """Takes one store's answer; gives up after `seconds` of silence, later if the store is busy with others (S12)."""
+    asked = asyncio.ensure_future(call(store))
     try:
-        async with asyncio.timeout(seconds):
-            answers.values[name] = await call(store)
+        async with asyncio.timeout(max(seconds, BUSY_SECONDS)):
+            while not (await asyncio.wait({asked}, timeout=seconds))[0]:
+                if not store.answered_within(seconds):
+                    raise TimeoutError
+        answers.values[name] = asked.result()
     except TimeoutError:
         answers.failed[name] = _silent(name, seconds)
     except (StoreUnreachable, StoreDenied, PreconditionFailed, Invalid) as err:
         answers.failed[name] = str(err)
+    finally:
+        asked.cancel()
 
 
 def _silent(name: str, seconds: float) -> str:

@@ -14,7 +14,6 @@ import statistics
 import tempfile
 import time
 import urllib.request
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,7 +32,6 @@ from sandbox.lifecycle import Sandbox
 from sandbox.state import Options
 from starter import console
 from starter.client import Hubless
-from starter.failures import Unfinished
 
 CRITICAL = ("read_vrg", "read_stores", "claim_epoch", "acquire_lock", "stamp_epoch", "write_vrg", "await_vrg")
 """Activities that a failover makes before it publishes its decision; the publication itself is one more."""
@@ -293,9 +291,7 @@ async def _many(driver: Driver, count: int) -> None:
     asked = datetime.now(UTC)
 
     async def fail_over(app: Application) -> None:
-        # The same ID each time: asking again starts nothing twice.
-        mine = uuid.uuid4().hex
-        answer = await _patiently(lambda: driver.move("failover", app, "dr2", request_id=mine))
+        answer = await driver.move("failover", app, "dr2")
         result = await driver.ended(answer, 600)
         if result.serving_at:
             table.add("request to serving, each application", (result.serving_at - asked).total_seconds())
@@ -311,15 +307,6 @@ async def _many(driver: Driver, count: int) -> None:
     for name, megabytes in memory.items():
         figures.add(name, megabytes)
     figures.show()
-
-
-async def _patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """Asks until there is an answer: a hundred requests at once may outlast one person's ten seconds."""
-    while True:
-        try:
-            return await ask()
-        except Unfinished:
-            continue
 
 
 def _group(name: str) -> str:

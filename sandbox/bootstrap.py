@@ -140,7 +140,7 @@ async def _established(access: ClusterAccess, names: Iterable[str]) -> None:
     limit = time.monotonic() + ESTABLISHED_SECONDS
     while waiting:
         for item in (await access.list(CRD))[0]:
-            conditions = item.get("status", {}).get("conditions") or []
+            conditions = (item.get("status") or {}).get("conditions") or []
             if any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions):
                 waiting.discard(item["metadata"]["name"])
         if waiting and time.monotonic() > limit:

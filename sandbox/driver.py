@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from activities.access.direct import DirectAccess
 from activities.contracts import ProtectRequest
@@ -22,6 +23,7 @@ from sandbox.application import Application, deploy, ensure, register
 from sandbox.ledger import Ledger
 from sandbox.lifecycle import Sandbox
 from starter.client import Hubless
+from starter.failures import Unfinished
 from workflows.inputs import (
     ActionResult,
     Answer,
@@ -34,6 +36,9 @@ from workflows.inputs import (
 
 POLICY = "gold"
 """The sandbox's DRPolicy."""
+
+ANSWER_TRIES = 5
+"""Times ten seconds: what a busy machine may need to answer many requests at once."""
 
 LOOK_SECONDS = 0.05
 """Pause between two looks of a wait; a figure read from such a wait is good to this much."""
@@ -84,25 +89,30 @@ class Driver:
             "pvcSelector": {"matchLabels": application.labels},
         }
         request = ProtectRequest(namespace=application.namespace, name=application.name, spec=spec)
-        return await self.hubless.apply(ProtectUpdate(request=request, request_id=uuid.uuid4().hex), "")
+        update = ProtectUpdate(request=request, request_id=uuid.uuid4().hex)
+        return await _patiently(lambda: self.hubless.apply(update, ""))
 
     async def move(self, verb: str, application: Application, target: str, request_id: str = "", **more: Any) -> Answer:
         """Asks for a failover or a relocate."""
         request_id = request_id or uuid.uuid4().hex
         request = MoveRequest(target=target, request_id=request_id, requester="sandbox", **more)
-        return await self.hubless.ask(verb, application.namespace, application.name, request, request_id, "")
+        return await self._ask(verb, application, request, request_id)
 
     async def say(self, verb: str, application: Application, **more: Any) -> Answer:
         """Asks for `abort`, `retry` or `resume`."""
         request_id = uuid.uuid4().hex
         request = OperatorRequest(request_id=request_id, requester="sandbox", **more)
-        return await self.hubless.ask(verb, application.namespace, application.name, request, request_id, "")
+        return await self._ask(verb, application, request, request_id)
 
     async def unprotect(self, application: Application, **more: Any) -> Answer:
         """Asks for the end of the protection."""
         request_id = uuid.uuid4().hex
         request = UnprotectRequest(request_id=request_id, requester="sandbox", **more)
-        return await self.hubless.ask("unprotect", application.namespace, application.name, request, request_id, "")
+        return await self._ask("unprotect", application, request, request_id)
+
+    async def _ask(self, verb: str, application: Application, request: BaseModel, request_id: str) -> Answer:
+        namespace, name = application.namespace, application.name
+        return await _patiently(lambda: self.hubless.ask(verb, namespace, name, request, request_id, ""))
 
     async def ended(self, answer: Answer, seconds: float = 120) -> ActionResult:
         """Waits until an action's workflow ends."""
@@ -172,6 +182,16 @@ class Driver:
         """Applies what is missing of the application, as a GitOps tool that knows of no decision would."""
         await ensure(await self.access(cluster), application)
         register(self.sandbox.directory, application)
+
+
+async def _patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Asks again with the same request ID while there is no answer, as the command line tells its user to do."""
+    for _ in range(ANSWER_TRIES):
+        try:
+            return await ask()
+        except Unfinished:
+            continue
+    return await ask()
 
 
 def _ready(pod: dict[str, Any]) -> bool:

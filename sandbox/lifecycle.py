@@ -91,8 +91,10 @@ class Sandbox:
         """Stops everything, forgets all data, and starts again with the same ports and options."""
         current = self.state
         await self.down()
-        for name in ("data", "run", "logs", "kubeconfigs", "pki", "ledger"):
+        for name in ("data", "run", "logs", "kubeconfigs", "pki", "applications"):
             shutil.rmtree(self.directory / name, ignore_errors=True)
+        for path in self.directory.glob("ledger.db*"):
+            path.unlink()
         faults.save(self.directory, faults.Faults())
         current.seeded = False
         current.save()

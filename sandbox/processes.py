@@ -201,8 +201,6 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C in the terminal is not meant for the servers
             )
-        # Reaps the child if this process outlives it; otherwise init does.
-        started.poll()
         _OWN_CHILDREN.append(started)
         with contextlib.suppress(psutil.NoSuchProcess):
             self._write(Record(spec=spec, pid=started.pid, started=psutil.Process(started.pid).create_time()))
@@ -240,15 +238,17 @@ class Processes:
 
 
 _OWN_CHILDREN: list[subprocess.Popen[bytes]] = []
-"""Children of this very process; polled so that an ended one does not linger as a zombie and look alive."""
+"""Children of this very process: it has to collect them when they end, or they stay as zombies. Others are collected
+by init."""
 
 
 def _alive(process: psutil.Process) -> bool:
-    for child in list(_OWN_CHILDREN):
-        if child.pid == process.pid and child.poll() is not None:
-            _OWN_CHILDREN.remove(child)
     with contextlib.suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            return True
+    for child in [child for child in _OWN_CHILDREN if child.pid == process.pid]:
+        child.wait()
+        _OWN_CHILDREN.remove(child)
     return False
 
 

@@ -267,33 +267,46 @@ class Clusters:
         Reading the identity proves more than a look at `/readyz`: server, storage, credentials and the right cluster.
         """
         member = self._members[name]
-        gate, client = member.gate, member.session.client
+        client = member.session.client
         if client is None:
             return
         began = time.monotonic()
+        version = ""
+        error: Exception | None = None
         try:
             async with asyncio.timeout(PROBE_LIMIT_SECONDS):
                 found = await client.read(NAMESPACE, IDENTITY_NAMESPACE)
-                version = gate.version if gate.is_open else await client.version()
+                version = member.gate.version if member.gate.is_open else await client.version()
             self._check_identity(member, found)
-        except TimeoutError:
-            if time.monotonic() - began > PROBE_LIMIT_SECONDS + LATE_SECONDS:
-                log.warning("this worker was too busy to ask %s", name, extra={"cluster": name})
-            else:
-                gate.failed(f"{member.name} did not answer in {PROBE_LIMIT_SECONDS:g} s")
-        except Unauthorized:
-            gate.shut(f"{member.name} refuses the credentials (401); renew {member.source}")
-            self._refresh_now.set()
-        except Forbidden:
-            gate.shut(f"{member.name} forbids reading namespaces; apply deploy/rbac.yaml there for this worker's user")
-        except WrongCluster as err:
-            gate.shut(str(err))
-            # Open watches must not go on reading another cluster under this name.
-            await member.session.close()
-        except HublessError as err:
-            gate.failed(redact(str(err)))
+        except (TimeoutError, HublessError) as err:
+            error = err
+        if member.session.client is not client:
+            return  # it was replaced meanwhile: what it says proves nothing about the one that is used now
+        late = time.monotonic() - began > PROBE_LIMIT_SECONDS + LATE_SECONDS
+        if isinstance(error, TimeoutError) and late:
+            log.warning("this worker was too busy to ask %s", name, extra={"cluster": name})
         else:
-            gate.answered(version)
+            await self._judge(member, version, error)
+
+    async def _judge(self, member: Member, version: str, error: Exception | None) -> None:
+        """Moves the gate by the outcome of one probe."""
+        name, gate = member.name, member.gate
+        match error:
+            case None:
+                gate.answered(version)
+            case TimeoutError():
+                gate.failed(f"{name} did not answer in {PROBE_LIMIT_SECONDS:g} s")
+            case Unauthorized():
+                gate.shut(f"{name} refuses the credentials (401); renew {member.source}")
+                self._refresh_now.set()
+            case Forbidden():
+                gate.shut(f"{name} forbids reading namespaces; apply deploy/rbac.yaml there for this worker's user")
+            case WrongCluster():
+                gate.shut(str(error))
+                # Open watches must not go on reading another cluster under this name.
+                await member.session.close()
+            case _:
+                gate.failed(redact(str(error)))
 
     def _check_identity(self, member: Member, found: Object | None) -> None:
         uid = str((found or {}).get("metadata", {}).get("uid", ""))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +54,7 @@ class S3Store:
         """Number of requests by verb, for benchmarks and metrics."""
         self._make_client = make_client
         self._made: Any = None
+        self._answered = -math.inf
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix=f"s3-{name}")
 
     @classmethod
@@ -206,13 +209,20 @@ class S3Store:
         def work() -> Result:
             self.requests[verb] += 1
             try:
-                return call(self._client())
+                answer = call(self._client())
+                self._answered = time.monotonic()
+                return answer
             except ClientError as err:
+                self._answered = time.monotonic()
                 raise self._refusal(err) from err
             except BotoCoreError as err:
                 raise StoreUnreachable(f"S3 profile {self.name}: {self.endpoint} does not answer ({err})") from err
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def answered_within(self, seconds: float) -> bool:
+        """Whether the store answered anybody in this process lately: busy is not silent (S12)."""
+        return time.monotonic() - self._answered <= seconds
 
     def _client(self) -> Any:
         with _CREATION:

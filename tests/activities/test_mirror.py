@@ -180,9 +180,9 @@ async def test_applications_do_not_meet(mirror: Mirror) -> None:
 
 
 async def test_one_store_down(half: Mirror) -> None:
-    claimed = await half.claim_epoch(*APP, claim(8, "r-1", "eight"))
-    locked = await half.acquire_lock(*APP, "worker dr1", EIGHT)
-    written = await half.write_state(*APP, state(EIGHT))
+    claimed = await half.claim_epoch(*APP, claim(8, "r-1", "eight"), PATIENT)
+    locked = await half.acquire_lock(*APP, "worker dr1", EIGHT, seconds=PATIENT)
+    written = await half.write_state(*APP, state(EIGHT), PATIENT)
     for result in (claimed, locked, written):
         assert result.stored == ["s3-dr1"]
         assert list(result.failed) == ["s3-dr2"]

@@ -26,8 +26,9 @@ class FakeServer:
         self.objects: dict[Place, Object] = {}
         self.failure: HublessError | None = None
         """Raised by every call while set."""
-        self.frozen = False
-        """Calls never answer while set."""
+        self.thawed = asyncio.Event()
+        """Calls do not answer while it is not set."""
+        self.thawed.set()
         self.requests: list[tuple[str, str]] = []
         self._version = 0
         self._watchers: list[tuple[Kind, asyncio.Queue[WatchEvent]]] = []
@@ -56,8 +57,7 @@ class FakeServer:
     async def answer(self, verb: str, kind: Kind) -> None:
         """Counts a call, and fails or hangs as ordered."""
         self.requests.append((verb, kind.plural))
-        if self.frozen:
-            await asyncio.Event().wait()
+        await self.thawed.wait()
         if self.failure is not None:
             raise self.failure
 

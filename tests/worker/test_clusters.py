@@ -72,7 +72,7 @@ async def test_another_cluster_behind_the_kubeconfig_keeps_the_gate_closed() -> 
 async def test_wrong_cluster_in_a_new_secret_closes_an_open_gate_before_any_call() -> None:
     world = two_clusters()
     impostor = world.add("elsewhere", "uid-elsewhere")
-    impostor.frozen = True
+    impostor.thawed.clear()
     async with serving(world) as clusters:
         await until(is_open(clusters, "dr2"))
         held = clusters.access("dr2")
@@ -82,12 +82,31 @@ async def test_wrong_cluster_in_a_new_secret_closes_an_open_gate_before_any_call
         # The new server is being asked who it is: until it said so, nobody may speak to it.
         with pytest.raises(GateClosed, match="being checked"):
             await held.list(VRG)
-        impostor.frozen = False
+        impostor.thawed.set()
         await refresh
         await until(lambda: "another cluster" in clusters.gate("dr2").error)
         with pytest.raises(GateClosed):
             await held.list(VRG)
         assert ("list", VRG.plural) not in impostor.requests
+
+
+async def test_late_answer_of_a_replaced_client_does_not_open_for_the_new_one() -> None:
+    world = two_clusters()
+    old, impostor = world.servers["dr2"], world.add("elsewhere", "uid-elsewhere")
+    impostor.thawed.clear()
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        old.thawed.clear()
+        asked = len(old.requests)
+        await until(lambda: len(old.requests) > asked)
+        world.servers["dr1"].put(SECRET, kubeconfig_secret("kubeconfig-dr2", "elsewhere"))
+        refresh = asyncio.create_task(clusters.refresh())
+        await until(lambda: bool(impostor.requests))
+        moves: list[bool] = []
+        clusters.gate("dr2").on_change(lambda is_open, _: moves.append(is_open))
+        old.thawed.set()
+        await refresh
+        assert moves == []
 
 
 async def test_server_that_becomes_another_cluster_is_noticed() -> None:
@@ -147,7 +166,7 @@ async def test_frozen_server_closes_after_two_limits() -> None:
     world = two_clusters()
     async with serving(world) as clusters:
         await until(is_open(clusters, "dr2"))
-        world.servers["dr2"].frozen = True
+        world.servers["dr2"].thawed.clear()
         await until(is_closed(clusters, "dr2"))
         assert "did not answer in 1 s" in clusters.gate("dr2").error
 
