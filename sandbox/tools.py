@@ -29,6 +29,9 @@ SERVERS = Path(__file__).parent / "servers"
 CONNECT_SECONDS = 5.0
 """Where downloads are blocked, the build has to begin soon; a server that answers at all does so in a second."""
 
+PROGRESS_SECONDS = 30.0
+"""Between two signs of life of a build, so that nobody takes minutes of silence for a hang."""
+
 GO_MINIMUM = (1, 26)
 """What the go.mod files ask for."""
 
@@ -228,18 +231,30 @@ def _build(tool: Tool, target: Path, say: Say) -> None:
     about = f"{source.minutes:g} minutes" if source.minutes >= 1 else f"{source.minutes * 60:.0f} seconds"
     say(f"{tool}: building {source.package} {source.version} (about {about} the first time on two cores)")
     temporary = target.with_suffix(".new")
-    # -mod=mod and the workspace are left alone: the go.mod files pin every version.
     command = [str(go), "build", "-trimpath", "-ldflags", source.ldflags, "-o", str(temporary), source.package]
+    # The go.mod files pin every version, and Go must neither change them nor fetch another Go.
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"}
-    result = subprocess.run(
-        command, cwd=SERVERS / source.module, env=environment, capture_output=True, text=True, check=False
-    )
-    if result.returncode != 0:
-        lines = "\n".join(f"    {line}" for line in result.stderr.strip().splitlines()[-8:])
+    status, errors = _patiently(command, SERVERS / source.module, environment, lambda line: say(f"{tool}: {line}"))
+    if status != 0:
+        lines = "\n".join(f"    {line}" for line in errors.strip().splitlines()[-8:])
         raise ToolMissing(
             f"{tool} could not be built; give the path of an existing one in {source.variable}. Go says:\n{lines}"
         )
     temporary.rename(target)
+
+
+def _patiently(command: list[str], directory: Path, environment: dict[str, str], say: Say) -> tuple[int, str]:
+    """Runs a command that may take minutes, with a sign of life now and then; its exit status and error output."""
+    began = time.monotonic()
+    with subprocess.Popen(
+        command, cwd=directory, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while True:
+            try:
+                _, errors = process.communicate(timeout=PROGRESS_SECONDS)
+                return process.returncode, errors
+            except subprocess.TimeoutExpired:
+                say(f"still building after {time.monotonic() - began:.0f} s")
 
 
 def go_program(say: Say) -> Path:

@@ -96,6 +96,21 @@ def test_without_a_network_the_program_is_built_and_both_are_said(monkeypatch: p
     assert any("network is unreachable" in line and "building" in line for line in said)
 
 
+def test_a_long_build_gives_signs_of_life_and_keeps_its_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "PROGRESS_SECONDS", 0.02)
+    said: list[str] = []
+    go_on = tmp_path / "go-on"
+
+    def say(line: str) -> None:
+        said.append(line)
+        go_on.touch()
+
+    script = f"while [ ! -e {go_on} ]; do /bin/sleep 0.01; done; echo missing go.sum entry >&2; exit 1"
+    status, errors = tools._patiently(["/bin/sh", "-c", script], tmp_path, {}, say)
+    assert (status, errors.strip()) == (1, "missing go.sum entry")
+    assert "still building" in said[0]
+
+
 def test_without_go_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(ToolMissing, match=r"install Go 1\.26"):

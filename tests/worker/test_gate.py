@@ -116,14 +116,14 @@ async def touch() -> str:
 
 @workflow.defn(sandboxed=False)
 class Touch:
-    """One activity on a gated queue, with a second to find a slot."""
+    """One activity on a gated queue, with so many seconds to find a slot."""
 
     @workflow.run
-    async def run(self, queue: str) -> str:
+    async def run(self, queue: str, seconds: int) -> str:
         return await workflow.execute_activity(
             touch,
             task_queue=queue,
-            schedule_to_start_timeout=timedelta(seconds=1),
+            schedule_to_start_timeout=timedelta(seconds=seconds),
             start_to_close_timeout=timedelta(seconds=5),
             retry_policy=RetryPolicy(maximum_attempts=1),
         )
@@ -147,14 +147,14 @@ async def test_no_slots_while_closed_and_no_task_lost_when_it_opens(temporal: Wo
     )
     control = Worker(temporal.client, task_queue=f"control-{run}", workflows=[Touch])
 
-    async def attempt(number: int) -> str:
+    async def attempt(number: int, seconds: int) -> str:
         return await temporal.client.execute_workflow(
-            Touch.run, f"gated-{run}", id=f"{run}-{number}", task_queue=f"control-{run}"
+            Touch.run, args=[f"gated-{run}", seconds], id=f"{run}-{number}", task_queue=f"control-{run}"
         )
 
     async with control, gated:
         with pytest.raises(WorkflowFailureError) as refused:
-            await attempt(1)
+            await attempt(1, seconds=1)
         assert isinstance(refused.value.cause, ActivityError)
         timed_out = refused.value.cause.cause
         assert isinstance(timed_out, TimeoutError)
@@ -162,7 +162,7 @@ async def test_no_slots_while_closed_and_no_task_lost_when_it_opens(temporal: Wo
 
         gate.answered("v1")
         # Ten on two slots: each slot has to come back, also when the SDK gives it back from a thread of its own.
-        assert await asyncio.gather(*(attempt(number) for number in range(2, 12))) == ["touched"] * 10
+        assert await asyncio.gather(*(attempt(number, seconds=30) for number in range(2, 12))) == ["touched"] * 10
         async with asyncio.timeout(5):
             while supplier.used:
                 await asyncio.sleep(0.01)
