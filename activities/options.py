@@ -32,8 +32,8 @@ class Limits:
     retry: RetryPolicy = field(default_factory=lambda: SHORT_RETRY)
 
 
-SHORT = Limits(start_to_close=timedelta(seconds=15))
-"""A few API calls of at most 5 s each; also bounds what a task lost with its worker costs."""
+SHORT = Limits(start_to_close=timedelta(seconds=6))
+"""A few API calls of some milliseconds each, repeatable; bounds what a task costs that was lost with its worker."""
 
 STORE = Limits(start_to_close=timedelta(seconds=10))
 """Store calls answer in milliseconds and give up on a silent store after about 1 s."""
@@ -54,7 +54,7 @@ def look(seconds: float) -> Limits:
 def short_within(seconds: float) -> Limits:
     """A short activity that must find a free slot in time; used where an answer is refused without one."""
     return Limits(
-        start_to_close=timedelta(seconds=15),
+        start_to_close=SHORT.start_to_close,
         schedule_to_start=timedelta(seconds=seconds),
         retry=RetryPolicy(maximum_attempts=3, initial_interval=timedelta(milliseconds=200)),
     )

@@ -286,6 +286,8 @@ def _process_fault(part: str) -> None:
         async def work(sandbox: Sandbox) -> int:
             if verb not in VERBS:
                 raise SandboxError(f"{verb}: give one of {', '.join(VERBS)}")
+            if part in PARTS and not cluster:
+                raise SandboxError(f"each cluster has its own: give one of {', '.join(sandbox.state.clusters)}")
             if part in PARTS:
                 sites.check(sandbox, cluster)
             process = f"{cluster}-{PARTS[part]}" if part in PARTS else ONCE[part]

@@ -55,6 +55,8 @@ class Sandbox:
     async def up(self, options: Options | None = None) -> SandboxState:
         """Starts what is not running yet, fills empty clusters, and returns when everything answers.
 
+        Parts that the options leave out are stopped; what runs with other arguments than wanted is restarted.
+
         Without options those of the last time hold. Raises `ProcessFailed`, `ToolMissing` or `SandboxError`.
         """
         began = time.monotonic()
@@ -75,6 +77,8 @@ class Sandbox:
         )
         current.seeded = True
         current.save()
+        unwanted = _parts_among(self.processes.names()) - {spec.name for spec in parts}
+        await together(*(self._stop(name) for name in sorted(unwanted) if not self._stopped(name)))
         await together(*(self._start(spec) for spec in parts))
         self._say(f"sandbox {current.name} is up after {time.monotonic() - began:.1f} s")
         return current
@@ -237,6 +241,11 @@ def _worker(current: SandboxState, cluster: str) -> Spec:
         },
         probe=Probe(port=port),
     )
+
+
+def _parts_among(names: list[str]) -> set[str]:
+    """Those processes that play one of `PARTS`."""
+    return {name for name in names if name.rsplit("-", 1)[-1] in PARTS}
 
 
 def _stopping_order(names: list[str]) -> list[list[str]]:

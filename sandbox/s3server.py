@@ -57,6 +57,8 @@ def spec(state: SandboxState, cluster: str, weed: Path) -> Spec:
         f"-master.port={ports['weed-master']}",
         f"-master.port.grpc={ports['weed-master-grpc']}",
         f"-master.volumeSizeLimitMB={VOLUME_MB}",
+        # Alone as it is, the master still waits this long for a rival before it leads again; the default is 10 s.
+        "-master.electionTimeout=1s",
         "-master.telemetry=false",
         f"-volume.port={ports['weed-volume']}",
         f"-volume.port.grpc={ports['weed-volume-grpc']}",

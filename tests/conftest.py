@@ -21,7 +21,7 @@ LAG = 1.0
 
 
 START_SECONDS = 300
-"""Limit of a test that may be the one for which the sandbox starts: fifteen seconds alone, minutes on a busy machine."""
+"""Limit of a test that may be the one for which the sandbox starts: 15 s alone, minutes on a busy machine."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

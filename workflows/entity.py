@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
 from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
@@ -311,9 +311,8 @@ class DRPlacementControl:
         if record is None or self._child is None:
             raise Refused(f"No action of {self._state.name} runs, so there is nothing to abort.")
         self._stop_answer = None
-        await self._child.signal(
-            "stop", StopRequest(kind=StopKind.ABORT, requester=request.requester, reason=request.reason)
-        )
+        stop = StopRequest(kind=StopKind.ABORT, requester=request.requester, reason=request.reason)
+        await self._tell(self._child, "stop", stop)
         # The child answers at once: it begins to undo, or says that it is too late. Undoing may take its time, and a
         # failover must be accepted meanwhile, so this waits for the answer only.
         await workflow.wait_condition(lambda: self._stop_answer is not None or self._child is None)
@@ -324,7 +323,7 @@ class DRPlacementControl:
     async def _retry(self, request: OperatorRequest) -> Answer:
         if self._child is None or self._state.action is None:
             raise Refused(f"No action of {self._state.name} runs, so there is nothing to retry.")
-        await self._child.signal("retry", request)
+        await self._tell(self._child, "retry", request)
         return self._answer(self._state.action, "trying again", workflow_id=self._child.id)
 
     async def _resume(self) -> Answer:
@@ -427,8 +426,15 @@ class DRPlacementControl:
         if self._child is None:
             return
         child = self._child
-        await child.signal("stop", StopRequest(kind=StopKind.SUPERSEDE, reason=f"superseded by {by}"))
+        await self._tell(child, "stop", StopRequest(kind=StopKind.SUPERSEDE, reason=f"superseded by {by}"))
         await workflow.wait_condition(lambda: self._child is not child)
+
+    async def _tell(self, child: ChildWorkflowHandle[object, ActionResult], signal: str, arg: object) -> None:
+        """Signals a child; one that has just ended need not be told, its result is on the way."""
+        try:
+            await child.signal(signal, arg)
+        except FailureError as err:
+            workflow.logger.info("%s was not told to %s: %s", child.id, signal, err)
 
     async def _start(self, kind: ActionKind, given: ActionInput, record: ActionRecord) -> None:
         app = self._app()

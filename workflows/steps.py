@@ -13,7 +13,14 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError, TimeoutType, is_cancelled_exception
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    TimeoutError,
+    TimeoutType,
+    is_cancelled_exception,
+)
 from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
@@ -341,7 +348,11 @@ class Action:
     async def _answer_stop(self, accepted: bool, message: str) -> None:
         parent = workflow.get_external_workflow_handle(names.entity_id(self.app.namespace, self.app.name))
         answer = StopAnswer(workflow_id=workflow.info().workflow_id, accepted=accepted, message=message)
-        await parent.signal("stop_answered", answer)
+        try:
+            await parent.signal("stop_answered", answer)
+        except FailureError as err:
+            # A terminated entity hears nothing; the action ends all the same (S14).
+            workflow.logger.warning("the entity was not told: %s", err)
 
     def too_late(self) -> str:
         """Why an abort is refused, and the way back."""

@@ -13,7 +13,7 @@ from ramen.kinds import CLUSTER_REGISTRY, DEPLOYMENT, DRPOLICY, NODE, POD
 from ramen.names import COORDINATION_BUCKET, REGISTRY_NAME
 from sandbox import s3server
 from sandbox.bootstrap import OPERATOR_BUCKET, POLICY, connect
-from sandbox.lifecycle import Sandbox, SandboxError
+from sandbox.lifecycle import Sandbox, SandboxError, _parts_among
 from sandbox.state import PARTS, Options
 
 SERVERS_ONLY = Options(without=list(PARTS), delays="zero")
@@ -85,6 +85,11 @@ async def test_a_deployment_gets_pods_that_run_on_the_nodes(sandbox: Sandbox) ->
         await access.close()
 
 
+def test_parts_are_told_from_servers_by_their_names() -> None:
+    names = ["array", "dr1-gitops", "dr2-worker", "dr1-operator", "temporal", "dr1-apiserver"]
+    assert _parts_among(names) == {"array", "dr1-gitops", "dr2-worker", "dr1-operator"}
+
+
 async def test_a_part_that_does_not_exist_is_refused_before_anything_starts(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path)
     with pytest.raises(SandboxError, match="no part wrokers"):
@@ -120,8 +125,12 @@ async def test_two_side_by_side_and_down_ends_one_of_them_only(tmp_path: Path) -
         assert await one.down() == []
 
         ports = one.state.clusters
-        await one.up()
+        await one.up(SERVERS_ONLY.model_copy(update={"without": ["gitops", "worker", "operator"]}))
         assert one.state.clusters == ports
+        assert one.processes.status("array") == "running"
+        await one.up(SERVERS_ONLY)
+        assert one.processes.status("array") == "stopped"
+        assert one.processes.status("dr1-apiserver") == "running"
         await one.remove()
         assert not one.directory.exists()
     finally:

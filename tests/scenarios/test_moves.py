@@ -82,10 +82,10 @@ async def test_failover_back_before_reprotected_is_refused_and_accepted_with_los
     driver: Driver, sandbox: Sandbox, application: Application
 ) -> None:
     story = await Story.begin(driver, application)
-    faults.save(sandbox.directory, faults.Faults(replication="paused"))
+    faults.save(sandbox.directory, faults.Faults(resync={"dr1": "hang"}))
     await story.move("failover", "dr2")
     await story.serves("dr2")
-    await driver.until(lambda: _is(driver, application, "dr1", "secondary"), "dr1 to be demoted")
+    await driver.until(lambda: _is_demoted(driver, application, "dr1"), "dr1 to be demoted")
     with pytest.raises(Refused, match="--accept-data-loss"):
         await driver.move("failover", application, "dr1")
     faults.save(sandbox.directory, faults.Faults())
@@ -279,6 +279,15 @@ async def test_a_worker_killed_in_the_middle(
 async def _is(driver: Driver, application: Application, cluster: str, role: str) -> bool:
     vrg = await driver.vrg(application, cluster)
     return vrg is not None and vrg["spec"]["replicationState"] == role
+
+
+async def _is_demoted(driver: Driver, application: Application, cluster: str) -> bool:
+    vrg = await driver.vrg(application, cluster)
+    status = (vrg or {}).get("status") or {}
+    current = vrg is not None and status.get("observedGeneration") == vrg["metadata"]["generation"]
+    return bool(
+        current and status.get("state") == "Secondary" and vrg and vrg["spec"]["replicationState"] == "secondary"
+    )
 
 
 def _store(sandbox: Sandbox, cluster: str) -> S3Store:

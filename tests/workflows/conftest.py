@@ -106,14 +106,14 @@ class Application:
 
 @pytest.fixture
 async def world() -> World:
-    return World()
+    return World(f"shop-{uuid.uuid4().hex[:6]}")
 
 
-async def record(client: Client, folder: Path, test: str) -> None:
+async def record(client: Client, folder: Path, test: str, name: str) -> None:
     """Stores the histories of a test's workflows, for `test_replay.py`; see there for when to do it."""
     folder.mkdir(parents=True, exist_ok=True)
     async for found in client.list_workflows('ExecutionStatus!="Terminated"'):
-        if found.close_time is None and found.workflow_type != "DRPlacementControl":
+        if name not in found.id or (found.close_time is None and found.workflow_type != "DRPlacementControl"):
             continue
         history = await client.get_workflow_handle(found.id, run_id=found.run_id).fetch_history()
         last = found.id.rsplit("/", 1)[-1]
@@ -141,10 +141,10 @@ async def shop(temporal: Client, world: World, request: pytest.FixtureRequest) -
                     max_heartbeat_throttle_interval=timedelta(milliseconds=200),
                 )
             )
-        application = Application(temporal, world, f"shop-{uuid.uuid4().hex[:6]}")
+        application = Application(temporal, world, world.name)
         yield application
         if folder := os.environ.get("HUBLESS_RECORD_HISTORIES"):
-            await record(temporal, Path(folder), request.node.name)
+            await record(temporal, Path(folder), request.node.name, application.name)
         # A left-over run of one test must not reach the workers of the next.
         async for found in temporal.list_workflows('ExecutionStatus="Running"'):
             await temporal.get_workflow_handle(found.id, run_id=found.run_id).terminate()

@@ -43,7 +43,8 @@ def app_spec(name: str = "shop") -> AppSpec:
 class World:
     """Clusters dr1 and dr2, their stores, and what happened to them, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "shop") -> None:
+        self.name = name
         self.vrgs: dict[str, dict[str, Any]] = {}
         self.decisions: dict[str, Decision] = {}
         self.volumes = [
@@ -89,6 +90,11 @@ class World:
         implementation = getattr(self, name)
 
         async def run(*args: Any) -> Any:
+            for request in args:
+                app = getattr(request, "app", None) or getattr(getattr(request, "write", None), "app", None) or request
+                if getattr(app, "name", self.name) != self.name:
+                    # What an earlier test left behind polls the same queues; it has no place in this world.
+                    raise ApplicationError("the world of another test", type="Invalid", non_retryable=True)
             try:
                 return await implementation(*args)
             except HublessError as err:
