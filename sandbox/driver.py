@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from activities.access.direct import DirectAccess
 from activities.contracts import ProtectRequest
+from ramen import names
 from ramen.app import PodCount
 from ramen.errors import HublessError
 from ramen.kinds import POD, PVC, VRG
@@ -109,6 +110,12 @@ class Driver:
         request_id = uuid.uuid4().hex
         request = UnprotectRequest(request_id=request_id, requester="sandbox", **more)
         return await self._ask("unprotect", application, request, request_id)
+
+    async def unprotected(self, application: Application, seconds: float = 120) -> None:
+        """Waits until the application's entity has ended, after which it can be protected again."""
+        handle = self.hubless.client.get_workflow_handle(names.entity_id(application.namespace, application.name))
+        async with asyncio.timeout(seconds):
+            await handle.result()
 
     async def _ask(self, verb: str, application: Application, request: BaseModel, request_id: str) -> Answer:
         namespace, name = application.namespace, application.name

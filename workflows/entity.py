@@ -199,6 +199,8 @@ class DRPlacementControl:
 
     async def _apply(self, update: ProtectUpdate) -> Answer:
         state = self._state
+        if state.app is not None and state.action and state.action.kind is ActionKind.UNPROTECT:
+            raise Refused(f"{state.name} is being unprotected; ask again when that has ended.")
         if state.app is not None:
             raise Refused(
                 f"{state.name} is protected already by policy {state.app.policy}. "
@@ -211,6 +213,9 @@ class DRPlacementControl:
             limits=short_within(HANDLER_SECONDS),
             summary=f"Resolve policy and clusters of {state.name}",
         )
+        if not app.uid:
+            # A DRPC object would bring its own; its VRGs are told apart by it (vrg.md 4.4).
+            app = app.model_copy(update={"uid": str(workflow.uuid4())})
         home = app.preferred_cluster
         first, *others = await asyncio.gather(
             self._survey(app, home), *(self._survey(app, cluster) for cluster in app.others(home))

@@ -220,7 +220,7 @@ async def test_pvcs_deleted_on_the_returned_side_before_its_demotion(
 async def test_unprotect(driver: Driver, application: Application) -> None:
     story = await Story.begin(driver, application)
     answer = await driver.unprotect(application)
-    await driver.ended(answer)
+    await driver.unprotected(application)
     assert [await driver.vrg(application, cluster) for cluster in driver.clusters] == [None, None]
     await story.serves("dr1")
     again = await Story.begin(driver, application)
