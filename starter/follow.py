@@ -16,7 +16,7 @@ from rich.text import Text
 from starter import console, exitcodes
 from starter.client import Hubless
 from starter.durations import precise, since
-from starter.failures import NoWorker, Unfinished
+from starter.failures import NoWorker, Stopped, Unfinished
 from workflows.inputs import ActionResult, Answer, Outcome, Step, StepState, StepsView
 
 POLL_SECONDS = 0.5
@@ -107,8 +107,14 @@ async def _steps(hubless: Hubless, workflow_id: str) -> StepsView | None:
     """The steps, or None while no worker answers: the action itself waits for one as well."""
     try:
         return await hubless.steps(workflow_id)
-    except NoWorker:
-        return None
+    except Stopped as err:
+        watching = asyncio.current_task()
+        if watching is not None and watching.cancelling():
+            # Ctrl-C in the middle of a call comes back as the call's failure; it must not be taken for one.
+            raise asyncio.CancelledError from err
+        if isinstance(err, NoWorker):
+            return None
+        raise
 
 
 async def _lines(hubless: Hubless, workflow_id: str, ended: asyncio.Future[ActionResult]) -> None:

@@ -490,6 +490,7 @@ class DRPlacementControl:
         self._show()
         await self._write_mirror(kind, record, result)
         if kind is ActionKind.UNPROTECT and result.outcome is Outcome.DONE:
+            await self._release_lock(child.id)
             self._gone = True
         elif kind is not ActionKind.REPROTECT and self._state.decision.cluster:
             self._hint()
@@ -572,6 +573,21 @@ class DRPlacementControl:
             )
         except ActivityError as err:
             workflow.logger.warning("the mirror was not written: %s", failure(err)[1])
+
+    async def _release_lock(self, workflow_id: str) -> None:
+        """Gives the lock back at once: the next entity of this name has another epoch and would have to wait."""
+        if self._state.app is None or self._state.epoch is None:
+            return
+        try:
+            await call(
+                contracts.release_lock,
+                lock_request(self._state.app, self._state.epoch, workflow_id),
+                queue=names.CONTROL_QUEUE,
+                limits=_MIRROR,
+                summary="Give the advisory lock back",
+            )
+        except ActivityError as err:
+            workflow.logger.warning("the lock was not given back, it runs out by itself: %s", failure(err)[1])
 
     # --- reads ----------------------------------------------
 
