@@ -113,6 +113,7 @@ class Action:
         self._retries = 0
         self._stop: StopRequest | None = None
         self._lock_lost = ""
+        self._ending = False
 
     # --- what the input of a started action surely has ----------------------------------------------
 
@@ -196,7 +197,8 @@ class Action:
             try:
                 done = await work()
             except ActivityError as err:
-                if is_cancelled_exception(err):
+                # A cancelled activity whose worker died ends with a time-out instead; the action ends all the same.
+                if is_cancelled_exception(err) or self._ending:
                     self._set(row, state=StepState.SKIPPED, waiting=None, ended_at=workflow.now(), note="stopped")
                     raise asyncio.CancelledError from err
                 kind, line = failure(err)
@@ -299,8 +301,7 @@ class Action:
                 continue
             if stop.kind is StopKind.ABORT:
                 await self._answer_stop(True, "undoing")
-            running.cancel()
-            await workflow.wait_condition(running.done)
+            await self._end(running)
             if not running.cancelled() and running.exception() is None:
                 return running.result()
             if stop.kind is StopKind.SUPERSEDE or undo is None:
@@ -319,9 +320,15 @@ class Action:
             if stop is not None and stop.kind is StopKind.ABORT:
                 await self._answer_stop(True, "undoing already")
             elif stop is not None:
-                undoing.cancel()
-                await workflow.wait_condition(undoing.done)
+                await self._end(undoing)
                 return self.ended(Outcome.SUPERSEDED, stop.reason or "a newer action took over")
+
+    async def _end(self, task: asyncio.Future[ActionResult]) -> None:
+        """Cancels a body and waits until its activities have ended, so that the next writer does not overlap."""
+        self._ending = True
+        task.cancel()
+        await workflow.wait_condition(task.done)
+        self._ending = False
 
     async def _finished(self, task: asyncio.Future[ActionResult]) -> ActionResult:
         try:

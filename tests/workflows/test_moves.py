@@ -133,6 +133,21 @@ async def test_a_failover_supersedes_a_relocate_whose_source_hangs(shop: Applica
     assert (await shop.ended(first.workflow_id)).outcome is Outcome.SUPERSEDED
 
 
+async def test_a_failover_supersedes_a_relocate_whose_worker_died(shop: Application, world: World) -> None:
+    """S5: the cancelled wait ends with a time-out, which must not be taken for a step that waits for the operator."""
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr1", Gate.FINAL_SYNC_PREPARED))
+    world.breaks_when_stopped = True
+    first = await shop.move("relocate", "dr2")
+    async with asyncio.timeout(20):
+        while not (await shop.steps(first.workflow_id)).waiting:
+            await asyncio.sleep(0.05)
+    second = await shop.move("failover", "dr2")
+    assert (await shop.ended(second.workflow_id)).outcome is Outcome.DONE
+    assert (await shop.ended(first.workflow_id)).outcome is Outcome.SUPERSEDED
+
+
 async def test_failover_back_before_reprotected_is_refused_and_goes_on_with_the_loss_accepted(
     shop: Application, world: World
 ) -> None:

@@ -56,6 +56,8 @@ class World:
         """Clusters and stores that do not answer."""
         self.hold: set[tuple[str, Gate]] = set()
         """Waits that do not end while they are in here."""
+        self.breaks_when_stopped = False
+        """A wait that is cancelled fails instead, as one does whose worker died."""
         self.dropped: set[str] = set()
         """Volumes that a promotion does not restore."""
         self.unwitnessed: set[str] = set()
@@ -192,7 +194,12 @@ class World:
     async def await_vrg(self, request: contracts.AwaitVrg) -> Observed:
         while (request.cluster, request.gate) in self.hold:
             activity.heartbeat()
-            await asyncio.sleep(0.02)
+            try:
+                await asyncio.sleep(0.02)
+            except asyncio.CancelledError:
+                if self.breaks_when_stopped:
+                    raise ApplicationError("the worker died", type="TimedOut", non_retryable=True) from None
+                raise
         self._reach(request.cluster)
         check_write(request.epoch, Epoch.of(self.vrgs.get(request.cluster)), f"VRG on {request.cluster}")
         if request.gate is Gate.READY:
