@@ -175,11 +175,21 @@ class Driver:
         return view
 
     async def until(self, condition: Callable[[], Any], what: str, seconds: float = 60) -> float:
-        """Waits until `condition` (an async function) holds; returns seconds. Raises `TimeoutError` naming `what`."""
+        """Waits until `condition` (an async function) holds; returns seconds. Raises `TimeoutError` naming `what`.
+
+        A server that cannot answer yet, as one that is starting, makes nothing hold.
+        """
+
+        async def holds() -> bool:
+            try:
+                return bool(await condition())
+            except HublessError:
+                return False
+
         began = time.monotonic()
         try:
             async with asyncio.timeout(seconds):
-                while not await condition():
+                while not await holds():
                     await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError as err:
             raise TimeoutError(f"waited {seconds:g} s for {what}") from err
