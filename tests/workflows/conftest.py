@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sys
@@ -109,6 +110,13 @@ async def world() -> World:
     return World(f"shop-{uuid.uuid4().hex[:6]}")
 
 
+def _portable(part: Any) -> Any:
+    """A history without stack traces and identities, which name paths and hosts and play no part in a replay."""
+    if isinstance(part, dict):
+        return {key: _portable(value) for key, value in part.items() if key not in ("stackTrace", "identity")}
+    return [_portable(item) for item in part] if isinstance(part, list) else part
+
+
 async def record(client: Client, folder: Path, test: str, name: str) -> None:
     """Stores the histories of a test's workflows, for `test_replay.py`; see there for when to do it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +126,9 @@ async def record(client: Client, folder: Path, test: str, name: str) -> None:
         history = await client.get_workflow_handle(found.id, run_id=found.run_id).fetch_history()
         last = found.id.rsplit("/", 1)[-1]
         kind = found.workflow_type if last.startswith(("shop", "typed")) else last
-        (folder / f"{test.removeprefix('test_')}.{kind}.json").write_text(history.to_json())
+        (folder / f"{test.removeprefix('test_')}.{kind}.json").write_text(
+            json.dumps(_portable(json.loads(history.to_json())), indent=1) + "\n"
+        )
 
 
 @pytest.fixture
