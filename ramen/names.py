@@ -90,6 +90,8 @@ RAMEN_CONFIG_KEY = "ramen_manager_config.yaml"
 KUBECONFIG_KEY = "kubeconfig"
 REGISTRY_NAME = "hubless"
 """Name of the one ClusterRegistry object of an installation."""
+WRITER_LEASE = "hubless-writer"
+"""Lease on each cluster: its holder alone writes statuses and copies of objects there (S16)."""
 
 
 def placement_decision_name(placement: str) -> str:

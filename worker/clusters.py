@@ -92,8 +92,9 @@ class Clusters:
         identity: str = "",
     ) -> None:
         self.own = own
-        self.changed = asyncio.Event()
-        """Set when a cluster joined or left; whoever follows the members clears it."""
+        self.revision = 0
+        """Grows when a cluster joins or leaves."""
+        self._moved = asyncio.Event()
         self._identity = identity
         self._kubeconfig = kubeconfig
         self._namespace = namespace
@@ -134,6 +135,16 @@ class Clusters:
     def on_refresh(self, listener: Refreshed) -> None:
         """Calls `listener` with the operator's ConfigMap and Secrets whenever they were read."""
         self._on_refresh.append(listener)
+
+    async def changed_since(self, revision: int) -> None:
+        """Waits until a cluster joined or left after `revision`."""
+        while self.revision == revision:
+            await self._moved.wait()
+
+    def _members_changed(self) -> None:
+        self.revision += 1
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
 
     def _member(self, name: str) -> Member:
         try:
@@ -191,7 +202,7 @@ class Clusters:
             leaving = self._members.pop(name)
             await self._end(leaving)
             leaving.gate.shut(f"{name} left the ClusterRegistry")
-            self.changed.set()
+            self._members_changed()
         contents = {secret["metadata"]["name"]: secret.get("data") or {} for secret in secrets}
         for name, cluster in wanted.items():
             member = self._members.get(name)
@@ -199,7 +210,7 @@ class Clusters:
                 log.info("%s is in the ClusterRegistry", name, extra={"cluster": name})
                 member = Member(name, f"Secret {self._namespace}/{cluster.kubeconfig_secret}")
                 self._members[name] = member
-                self.changed.set()
+                self._members_changed()
             member.uid = cluster.cluster_uid
             if not member.uid:
                 self._say(f"the ClusterRegistry has no clusterUID for {name}: a wrong kubeconfig would go unnoticed")

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from temporalio.client import Client
@@ -30,6 +31,7 @@ from worker.reach import Reach
 from worker.settings import Settings
 from worker.stores import Stores
 from worker.watches import EntitySignals, Hinter, Watches
+from worker.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,8 @@ class Process:
         self.stores = Stores(settings.coordination_bucket, settings.ramen_namespace)
         self.clusters.on_refresh(self.stores.update)
         self.watches = Watches(self.clusters)
+        self.writers: dict[str, Writer] = {}
+        """By cluster: whether this worker is the one that writes there (S16)."""
         self.http_port = 0
         """The port that is listened on, once it is."""
         self._settings = settings
@@ -79,6 +83,7 @@ class Process:
         self._hinter: Hinter | None = None
         self._signals: EntitySignals | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writing: dict[str, asyncio.Task[None]] = {}
 
     def stop(self) -> None:
         """Asks for an orderly end."""
@@ -97,6 +102,7 @@ class Process:
         log.info("worker of %s starts, http port %d", self._settings.cluster, self.http_port)
         self._spawn(self.clusters.run(), "clusters")
         self._spawn(self._serve(), "serve")
+        self._spawn(self._follow_members(), "writers")
         await self._stop.wait()
         log.info("worker of %s stops", self._settings.cluster)
         await self._close()
@@ -125,6 +131,26 @@ class Process:
             attention=self._hinter.attention if self._hinter else {},
         )
 
+    async def _follow_members(self) -> None:
+        """One writer for each cluster of the registry; needs no Temporal, for statuses are true without it too."""
+        while True:
+            revision = self.clusters.revision
+            members = set(self.clusters.names())
+            for cluster in self.writers.keys() - members:
+                self.writers.pop(cluster)
+                self._writing.pop(cluster).cancel()
+            for cluster in members - self.writers.keys():
+                writer = Writer(
+                    cluster,
+                    self._settings.cluster,
+                    self._identity,
+                    partial(self.clusters.access, cluster),
+                    self._settings.ramen_namespace,
+                )
+                self.writers[cluster] = writer
+                self._writing[cluster] = self._spawn(writer.run(), f"writer {cluster}")
+            await self.clusters.changed_since(revision)
+
     # --- parts that need Temporal --------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
@@ -140,7 +166,7 @@ class Process:
         self._spawn(self._watch_pool(self._pool), "pool")
         joined: set[str] = set()
         while True:
-            self.clusters.changed.clear()
+            revision = self.clusters.revision
             wanted = set(self.clusters.names())
             for cluster in joined - wanted:
                 await self._pool.leave(cluster)
@@ -148,7 +174,7 @@ class Process:
             for cluster in sorted(wanted - joined):
                 self._join(cluster, self._pool, self._hinter)
             joined = wanted
-            await self.clusters.changed.wait()
+            await self.clusters.changed_since(revision)
 
     def _make_pool(self, client: Client) -> Pool:
         settings = self._settings
@@ -183,10 +209,11 @@ class Process:
 
     # --- tasks and the end ---------------------------------------------------------------------------------------
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str, may_end: bool = False) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str, may_end: bool = False) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._task_ended(done, may_end))
+        return task
 
     def _task_ended(self, task: asyncio.Task[None], may_end: bool) -> None:
         self._tasks.discard(task)
@@ -213,6 +240,10 @@ class Process:
                     await self._pool.close()
             except TimeoutError:
                 self._error = self._error or "workers did not end in time; their tasks go on elsewhere"
+        for task in self._writing.values():
+            task.cancel()  # each gives its Lease back, for which the clusters must still be open
+        if self._writing:
+            await asyncio.wait(self._writing.values(), timeout=CLOSE_SECONDS)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
