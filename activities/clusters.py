@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from activities import contracts, decisions, looking
 from activities.access.protocol import ClusterAccess, Object
 from activities.contracts import (
+    ApplyVrg,
     AwaitVrg,
     ClusterHealth,
     DeleteVrg,
@@ -169,6 +170,12 @@ class ClusterActivities:
     async def await_vrg(self, request: AwaitVrg) -> Observed:
         """See the contract."""
         return await self._waits.await_vrg(request)
+
+    @implements(contracts.apply_vrg)
+    async def apply_vrg(self, request: ApplyVrg) -> Observed:
+        """See the contract; a retry writes nothing when the first attempt did, and goes on waiting."""
+        await self._write(request.write)
+        return await self._waits.await_vrg(request.wait)
 
     @implements(contracts.demote_witnessed)
     async def demote_witnessed(self, request: DemoteWitnessed) -> DemoteResult:

@@ -75,6 +75,13 @@ class AwaitVrg(Wire):
     """REPROTECTED: when the application began to serve, by the serving cluster's own clock if known."""
 
 
+class ApplyVrg(Wire):
+    """A write, and the wait for what it is to bring about; one activity where the time to serving counts (D15)."""
+
+    write: WriteVrg
+    wait: AwaitVrg
+
+
 class DemoteWitnessed(Wire):
     """The demotion of a relocate's source, watched closely enough to prove the final sync (S4)."""
 
@@ -125,22 +132,6 @@ class RequestUpload(Wire):
     volumes: list[Volume]
 
 
-class ClaimEpoch(Wire):
-    """Claims `number` in every store that answers and makes its token; repeatable with the same `request_id`."""
-
-    app: AppRef
-    number: int
-    action: str
-    request_id: str
-    profiles: list[str]
-
-
-class ClaimedEpoch(Wire):
-    epoch: Epoch
-    stores: list[str]
-    """Profiles that hold the claim."""
-
-
 class LockRequest(Wire):
     app: AppRef
     epoch: Epoch
@@ -148,6 +139,26 @@ class LockRequest(Wire):
     workflow_id: str
     profiles: list[str]
     break_holder: str = ""
+
+
+class ClaimEpoch(Wire):
+    """Takes the lock, then claims `number` in every store that answers and makes its token.
+
+    Repeatable with the same `request_id`. A foreign lock refuses before anything is claimed (S13, S15).
+    """
+
+    app: AppRef
+    number: int
+    action: str
+    request_id: str
+    profiles: list[str]
+    lock: LockRequest
+
+
+class ClaimedEpoch(Wire):
+    epoch: Epoch
+    stores: list[str]
+    """Profiles that hold the claim."""
 
 
 class StoresQuery(Wire):
@@ -259,6 +270,12 @@ async def await_vrg(request: AwaitVrg) -> Observed:
     raise NotImplementedError
 
 
+@activity.defn(name="apply_vrg")
+async def apply_vrg(request: ApplyVrg) -> Observed:
+    """Writes the desired VRG if it differs, then waits for the gate; raises StaleEpoch, VolumesMissing."""
+    raise NotImplementedError
+
+
 @activity.defn(name="demote_witnessed")
 async def demote_witnessed(request: DemoteWitnessed) -> DemoteResult:
     """Demotes a relocate's source, latches each volume's final sync, and waits until the VRG is Secondary."""
@@ -309,13 +326,7 @@ async def resolve_application(request: ProtectRequest) -> AppSpec:
 
 @activity.defn(name="claim_epoch")
 async def claim_epoch(request: ClaimEpoch) -> ClaimedEpoch:
-    """Claims an epoch in every store that answers; raises StaleEpoch."""
-    raise NotImplementedError
-
-
-@activity.defn(name="acquire_lock")
-async def acquire_lock(request: LockRequest) -> list[str]:
-    """Takes the advisory lock in at most 1 s; returns the stores that hold it; raises LockHeld (S13)."""
+    """Takes the advisory lock and claims an epoch in every store that answers; raises LockHeld, StaleEpoch."""
     raise NotImplementedError
 
 

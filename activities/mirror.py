@@ -414,15 +414,13 @@ class Mirror:
 
         async def read(store: S3Store) -> list[Volume]:
             prefixes = (names.pv_prefix(namespace, name), names.pvc_prefix(namespace, name))
-            pvs, pvcs = await asyncio.gather(*map(store.list, prefixes))
+            pvs, pvcs = await asyncio.gather(*map(store.read_below, prefixes))
             if len(pvs) != len(pvcs):
                 raise Invalid(
                     f"S3 profile {store.name} holds {len(pvs)} PVs but {len(pvcs)} PVCs of {namespace}/{name}: "
                     "the operator restores nothing from it"
                 )
-            keys = [*pvs, *pvcs]
-            bodies = await asyncio.gather(*map(store.get, keys))
-            return protected_volumes(namespace, name, {k: body for k, body in zip(keys, bodies, strict=True) if body})
+            return protected_volumes(namespace, name, pvs | pvcs)
 
         async def report(profile: str, store: S3Store) -> StoreReport:
             try:

@@ -42,7 +42,6 @@ def register(
     surveys = SurveyActivities(clusters)
     control: list[Callable[..., Any]] = [
         stores.claim_epoch,
-        stores.acquire_lock,
         stores.hold_lock,
         stores.release_lock,
         stores.read_stores,
@@ -59,6 +58,7 @@ def register(
         on_clusters.stamp_epoch,
         on_clusters.write_vrg,
         on_clusters.await_vrg,
+        on_clusters.apply_vrg,
         on_clusters.demote_witnessed,
         on_clusters.publish_decision,
         on_clusters.ensure_namespace,

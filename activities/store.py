@@ -28,7 +28,7 @@ from activities.contracts import (
 from activities.errors import implements
 from activities.mirror import RENEW_SECONDS, STORE_SECONDS, Mirror
 from ramen.app import AppSpec, StoreReport, Witness
-from ramen.errors import Invalid, StoreDenied, StoreUnreachable
+from ramen.errors import Invalid, StaleEpoch, StoreDenied, StoreUnreachable
 from ramen.s3layout import DecisionDocument, Document, EpochClaim, HistoryDocument, StateDocument
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class StoreActivities:
         and, for another one, in the heartbeat: it cannot be computed from the request, because the two halves of a
         forked Temporal carry the same requests and must not end up with the same token (S1).
         """
-        app = request.app
+        app, lock, mirror = request.app, request.lock, self._mirror.of(request.profiles)
         claim = EpochClaim(
             number=request.number,
             token=self._token(f"{app}/{request.number}/{request.request_id}"),
@@ -77,22 +77,21 @@ class StoreActivities:
             holder=activity.info().workflow_id or "",
             claimed_at=datetime.now(UTC),
         )
-        claimed = await self._mirror.of(request.profiles).claim_epoch(app.namespace, app.name, claim)
-        return ClaimedEpoch(epoch=claimed.epoch, stores=claimed.stored)
-
-    @implements(contracts.acquire_lock)
-    async def acquire_lock(self, request: LockRequest) -> list[str]:
-        """See the contract."""
-        held = await self._mirror.of(request.profiles).acquire_lock(
-            request.app.namespace,
-            request.app.name,
-            request.holder,
-            request.epoch,
-            workflow_id=request.workflow_id,
+        await mirror.acquire_lock(
+            app.namespace,
+            app.name,
+            lock.holder,
+            lock.epoch,
+            workflow_id=lock.workflow_id,
             run_id=activity.info().workflow_run_id or "",
-            break_holder=request.break_holder,
+            break_holder=lock.break_holder,
         )
-        return held.stored
+        try:
+            claimed = await mirror.claim_epoch(app.namespace, app.name, claim)
+        except StaleEpoch:
+            await mirror.release_lock(app.namespace, app.name, lock.holder, lock.epoch, lock.workflow_id)
+            raise
+        return ClaimedEpoch(epoch=claimed.epoch, stores=claimed.stored)
 
     @implements(contracts.hold_lock)
     async def hold_lock(self, request: LockRequest) -> None:

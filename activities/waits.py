@@ -65,11 +65,14 @@ class Waits:
         """Returns the VRG of the read that proved the gate; raises StaleEpoch, VolumesMissing, GateClosed."""
         watch, key = self._watch(request.cluster), _key(request.app)
         judge = judge_of(request, lambda: watch.replications.latest(key)[0], self._times.grace)
+        began = time.monotonic()
         vrg = await self._until(judge, request.epoch)
+        waited = {"waited_seconds": time.monotonic() - began}
         if request.gate in (Gate.READY, Gate.REPROTECTED):
             # Whoever waits for these wants to remember the volumes that they hold for (S3).
-            return await looking.look(self._access(request.cluster), request.app, request.cluster)
-        return looking.observed(request.cluster, vrg)
+            seen = await looking.look(self._access(request.cluster), request.app, request.cluster)
+            return seen.model_copy(update=waited)
+        return looking.observed(request.cluster, vrg).model_copy(update=waited)
 
     async def demote_witnessed(self, request: DemoteWitnessed, write: Write) -> DemoteResult:
         """Writes the demotion with the watch of the volumes already running, and waits until the VRG is Secondary.
@@ -87,10 +90,13 @@ class Waits:
         async with self._storing_witness(watch, app, epoch, request.volumes):
             if (await write(request.write)).vrg is None:
                 raise NotFound(f"{cluster} has no VRG {app.ref}: nothing to demote.")
+            began = time.monotonic()
             vrg = await self._until(Judge(app.ref, cluster, secondary), epoch)
             await self._await_latch(watch, app.ref, request.volumes)
+            waited = time.monotonic() - began
         witness = await self._witness(watch, app, epoch, request.volumes)
-        return DemoteResult(observed=looking.observed(cluster, vrg), witness=witness)
+        observed = looking.observed(cluster, vrg).model_copy(update={"waited_seconds": waited})
+        return DemoteResult(observed=observed, witness=witness)
 
     async def _until(self, judge: Judge, epoch: Epoch) -> Object | None:
         """Waits until the judge is content twice: with the watch's version, and with one that was read after it."""

@@ -149,6 +149,8 @@ class Observed(Wire):
     tombstone: Epoch | None = None
     """Epoch kept on the cluster after an unprotect (S7)."""
     at: datetime | None = None
+    waited_seconds: float = 0.0
+    """How long the wait that ended with this look took on its worker: time of operator and storage."""
 
     @property
     def epoch(self) -> Epoch | None:

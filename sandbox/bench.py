@@ -33,9 +33,6 @@ from sandbox.state import Options
 from starter import console
 from starter.client import Hubless
 
-CRITICAL = ("read_vrg", "read_stores", "claim_epoch", "acquire_lock", "stamp_epoch", "write_vrg", "await_vrg")
-"""Activities that a failover makes before it publishes its decision; the publication itself is one more."""
-
 IDLE_SECONDS = 60
 """The issue speaks of a minute."""
 
@@ -125,7 +122,7 @@ async def _move(driver: Driver, app: Application, verb: str, target: str, times:
     result = await driver.ended(answer)
     serving = time.time() - asked
     times.add(f"{verb}: request to serving", serving)
-    clusters = await _clusters_took(driver, answer.workflow_id)
+    clusters = result.clusters_seconds
     times.add(f"{verb}: of it waiting for operator and storage", clusters)
     times.add(f"{verb}: of it orchestration", serving - clusters)
     events = await _events(driver.hubless.client.get_workflow_handle(answer.workflow_id))
@@ -143,17 +140,6 @@ async def _move(driver: Driver, app: Application, verb: str, target: str, times:
     )
     if result.serving_at is None:
         raise RuntimeError(f"{verb} of {app.name} ended without serving: {result.message}")
-
-
-async def _clusters_took(driver: Driver, workflow_id: str) -> float:
-    """Seconds that the action spent in waits for a cluster: the steps that are not ours."""
-    steps = await driver.hubless.steps(workflow_id)
-    waits = [
-        (step.ended_at - step.started_at).total_seconds()
-        for step in steps.steps
-        if step.started_at and step.ended_at and (step.title.startswith("Wait ") or step.title.startswith("Demote "))
-    ]
-    return sum(waits)
 
 
 async def _events(handle: WorkflowHandle[Any, Any]) -> dict[str, int]:

@@ -67,29 +67,10 @@ class Deploy(Action):
             self.wanted[peer] = Wanted(role=Role.SECONDARY, epoch=self.epoch)
         self.phase("Deploying")
         peers = [asyncio.ensure_future(self._prepare_peer(peer)) for peer in app.others(home)]
-        await self.step(
-            f"Protect on {home}",
-            lambda: self.short(
-                contracts.write_vrg,
-                contracts.WriteVrg(app=app, cluster=home, wanted=self.wanted[home], decision=decision),
-                home,
-                SHORT,
-                f"Write the primary VRG of {app.name} on {home}",
-            ),
-            cluster=home,
-        )
+        write = contracts.WriteVrg(app=app, cluster=home, wanted=self.wanted[home], decision=decision)
         ready: Observed = await self.step(
-            f"Wait until {home} is ready",
-            lambda: self.wait(
-                contracts.AwaitVrg(
-                    app=app.ref,
-                    cluster=home,
-                    gate=Gate.READY,
-                    epoch=self.epoch,
-                    pvc_selector=app.pvc_selector,
-                ),
-                f"Wait until {app.name} is ready on {home}",
-            ),
+            f"Protect on {home}",
+            lambda: self.apply(write, Gate.READY, f"Protect {app.name} on {home}", volumes=[]),
             cluster=home,
             awaits=f"{home} to take the volumes of {app.name} under protection",
             note=lambda seen: f"{len(seen.volumes)} volumes",
@@ -119,6 +100,7 @@ class Deploy(Action):
             volumes=ready.volumes,
             promoted=True,
             serving_at=serving_at,
+            clusters_seconds=self.clusters_seconds,
             debts=absent,
             steps=self.rows,
         )

@@ -11,8 +11,14 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
-from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    ChildWorkflowError,
+    FailureError,
+    is_cancelled_exception,
+)
+from temporalio.workflow import ActivityCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
     from activities import contracts
@@ -43,7 +49,12 @@ with workflow.unsafe.imports_passed_through():
     from workflows.steps import call, failure, lock_request
 
 SHORT_LOOK = 0.25
-"""Seconds for a look at a side whose gate the answering worker sees closed: another worker may still reach it."""
+"""Seconds for a look at a side whose watch is broken on the answering worker: another worker may still reach it."""
+
+SETTLE_LOOKS = 3
+SETTLE_SECONDS = 0.5
+"""Further looks at a target whose state is lost, and the pause before each: the operator's next pass brings it back
+within a second or so (vrg.md 2.3), and nobody is refused a failover for a moment's flap (D18)."""
 
 HANDLER_SECONDS = 8.0
 """Time for what a handler must read before it answers; the command line gives up after 10 s (S15)."""
@@ -258,23 +269,19 @@ class DRPlacementControl:
         state, app = self._state, self._app()
         others = app.others(request.target)
         decide.check_known(state, request.target)
-        (target, stores, health), left = await asyncio.gather(
-            asyncio.gather(
-                self._read(request.target, short_within(HANDLER_SECONDS)), self._stores(app), self._health()
-            ),
-            asyncio.gather(*(self._last_seen(cluster) for cluster in others)),
+        (target, stores), left = await asyncio.gather(
+            asyncio.gather(self._read_settled(request.target), self._stores(app)),
+            asyncio.gather(*(self._look_at_left(cluster) for cluster in others)),
         )
-        closed = {known.cluster for known in health if not known.reachable}
-        seconds = {c: SHORT_LOOK if c in closed else state.timings.look_seconds for c in others}
-        decide.check_foreign(state, [target], stores)
+        looked = [now for now, _ in left]
+        decide.check_foreign(state, [target, *looked], stores)
         decide.check_failover(state, request, target, stores)
-        looked = await asyncio.gather(*(self._read(cluster, look(seconds[cluster])) for cluster in others))
-        decide.check_foreign(state, list(looked), None)
         return await self._begin(
             ActionKind.FAILOVER,
             [target, *looked],
             request=request,
-            data_as_of=decide.last_sync([*looked, *left]) or state.last_good.get(request.target),
+            data_as_of=decide.last_sync([*looked, *(known for _, known in left)])
+            or state.last_good.get(request.target),
         )
 
     async def _relocate(self, request: MoveRequest) -> Answer:
@@ -283,7 +290,7 @@ class DRPlacementControl:
         decide.check_nothing_runs(state)
         source = state.decision.cluster or app.preferred_cluster
         target_seen, source_seen, stores = await asyncio.gather(
-            self._read(request.target, short_within(state.timings.look_seconds * 3)),
+            self._read_settled(request.target, state.timings.look_seconds * 3),
             self._read(source, short_within(state.timings.look_seconds * 3)),
             self._stores(app),
         )
@@ -367,21 +374,19 @@ class DRPlacementControl:
         workflow_id = names.action_id(app.namespace, app.name, kind.value, number)
         # The lock may refuse, and a refusal consumes no epoch: it is taken under the last one and raised by the child.
         before = self._state.epoch or Epoch(number=number - 1, token="none")
-        await call(
-            contracts.acquire_lock,
-            lock_request(app, before, workflow_id, request.break_lock),
-            queue=names.CONTROL_QUEUE,
-            limits=STORE,
-            summary="Take the advisory lock",
-        )
         claimed = await call(
             contracts.claim_epoch,
             contracts.ClaimEpoch(
-                app=app.ref, number=number, action=kind.value, request_id=request_id, profiles=profiles
+                app=app.ref,
+                number=number,
+                action=kind.value,
+                request_id=request_id,
+                profiles=profiles,
+                lock=lock_request(app, before, workflow_id, request.break_lock),
             ),
             queue=names.CONTROL_QUEUE,
             limits=STORE,
-            summary=f"Claim epoch {number}",
+            summary=f"Take the advisory lock and claim epoch {number}",
         )
         epoch = claimed.epoch
         self._state = decide.issue(self._state, epoch)
@@ -600,13 +605,27 @@ class DRPlacementControl:
                 queue=names.cluster_queue(cluster),
                 limits=limits,
                 summary=f"Look at {cluster}",
+                # A read that is not needed any more may end when it likes.
+                cancellation=ActivityCancellationType.TRY_CANCEL,
             )
         except ActivityError as err:
+            if is_cancelled_exception(err):
+                raise asyncio.CancelledError from err
             kind, line = failure(err)
             if kind not in ("NotServed", "TimedOut", "ClusterUnreachable", "GateClosed", "ServerBusy"):
                 raise
             reason = f"no worker reaches {cluster}" if kind == "NotServed" else line
             return Observed(cluster=cluster, reachable=False, error=reason, at=workflow.now())
+
+    async def _read_settled(self, target: str, seconds: float = HANDLER_SECONDS) -> Observed:
+        """A look at a target; one that is no valid target for a moment is looked at again before it is refused."""
+        seen = await self._read(target, short_within(seconds))
+        for _ in range(SETTLE_LOOKS):
+            if not decide.is_unsettled(self._state, seen):
+                break
+            await workflow.sleep(SETTLE_SECONDS)
+            seen = await self._read(target, short_within(seconds))
+        return seen
 
     async def _survey(self, app: AppSpec, cluster: str) -> contracts.SurveyResult:
         try:
@@ -625,6 +644,21 @@ class DRPlacementControl:
                 observed=Observed(cluster=cluster, reachable=False, error=line, at=workflow.now())
             )
 
+    async def _look_at_left(self, cluster: str) -> tuple[Observed, Observed]:
+        """A look at a side that is being left, and what was last seen there; one that is silent gets a short grace.
+
+        Where the answering worker's watch of the cluster is broken, the look is given up soon (D12).
+        """
+        reading = asyncio.create_task(self._read(cluster, look(self._state.timings.look_seconds)))
+        known = await self._last_seen(cluster)
+        await asyncio.wait([reading], timeout=None if known.reachable else SHORT_LOOK)
+        if not reading.done():
+            reading.cancel()
+            await asyncio.wait([reading])
+        if reading.cancelled():
+            return known.model_copy(update={"reachable": False, "vrg": None, "at": workflow.now()}), known
+        return reading.result(), known
+
     async def _last_seen(self, cluster: str) -> Observed:
         try:
             return await call(
@@ -636,18 +670,6 @@ class DRPlacementControl:
             )
         except ActivityError:
             return Observed(cluster=cluster, reachable=False, error="nothing remembered")
-
-    async def _health(self) -> list[contracts.ClusterHealth]:
-        try:
-            return await workflow.execute_activity(
-                contracts.list_health,
-                task_queue=names.CONTROL_QUEUE,
-                start_to_close_timeout=timedelta(seconds=self._state.timings.look_seconds),
-                schedule_to_start_timeout=timedelta(seconds=self._state.timings.look_seconds),
-                summary="Ask which clusters answer",
-            )
-        except ActivityError:
-            return []
 
     async def _stores(self, app: AppSpec) -> contracts.StoresSeen:
         return await call(

@@ -14,9 +14,10 @@ with workflow.unsafe.imports_passed_through():
     from activities.contracts import Gate
     from activities.options import SHORT, STORE
     from ramen import names
-    from ramen.app import ActionKind, AppRef, Decision, Observed, Role, Wanted
+    from ramen.app import ActionKind, AppRef, Decision, Role, Wanted
     from workflows.inputs import ActionInput, ActionResult, OperatorRequest, Outcome, StepsView, StopRequest
-    from workflows.steps import Action, call
+    from workflows.promotion import Move
+    from workflows.steps import call
 
 
 async def forward(kind: ActionKind, given: ActionInput) -> ActionResult:
@@ -48,7 +49,7 @@ async def forward(kind: ActionKind, given: ActionInput) -> ActionResult:
 
 
 @workflow.defn(name="Failover")
-class Failover(Action):
+class Failover(Move):
     """Moves an application to a surviving cluster, accepting what replication had not yet brought over."""
 
     kind = ActionKind.FAILOVER
@@ -86,7 +87,7 @@ class Failover(Action):
     def facts(self) -> list[str]:
         as_of = f"{self.given.data_as_of:%Y-%m-%d %H:%M:%S} UTC" if self.given.data_as_of else "not known"
         return [
-            f"Data as of {as_of}; what {self.given.source or 'the other side'} wrote later is lost",
+            f"Data as of {as_of}; what {self.source or 'the other side'} wrote later is lost",
             self.asked_by(),
             f"Volumes: {len(self.given.volumes)}",
             "Point of no return passed: the decision names " + self.target
@@ -94,19 +95,11 @@ class Failover(Action):
             else "Can be aborted until the decision is published",
         ]
 
-    @property
-    def target(self) -> str:
-        """The cluster that is to serve."""
-        return self.given.request.target if self.given.request else ""
-
     def promoted(self) -> bool:
         return self._promotion_asked
 
     def too_late(self) -> str:
-        return (
-            f"Too late to abort: the decision names {self.target}. "
-            f"The way back is: hubless relocate {self.app.name} -n {self.app.namespace} --to {self.given.source}"
-        )
+        return f"Too late to abort: the decision names {self.target}. {self.way_back()}"
 
     async def _fail_over(self) -> ActionResult:
         app, target = self.app, self.target
@@ -117,107 +110,26 @@ class Failover(Action):
             epoch=self.epoch,
             decided_at=workflow.now(),
         )
-        self.wanted[target] = Wanted(role=Role.PRIMARY, epoch=self.epoch, action="Failover")
         self.phase("Promoting")
         self._promotion_asked = True
-        await self.step(
-            f"Restore and promote on {target}",
-            lambda: self.short(
-                contracts.write_vrg,
-                contracts.WriteVrg(
-                    app=app,
-                    cluster=target,
-                    wanted=self.wanted[target],
-                    decision=decision,
-                    volumes=self.given.volumes,
-                ),
-                target,
-                SHORT,
-                f"Promote {app.name} on {target}",
-            ),
-            cluster=target,
-            awaits=f"a worker that reaches {target} to promote {app.name}",
-        )
-        ready = await self.step(
-            f"Wait until {target} is ready",
-            self._await_ready,
-            cluster=target,
-            awaits=f"{target} to restore and promote {len(self.given.volumes)} volumes",
-            note=lambda seen: f"{len(seen.volumes)} volumes",
-        )
+        ready = await self.promote(decision)
         self.point_of_no_return_passed = True
-        await self.step(
-            f"Decide for {target}",
-            lambda: self.short(
-                contracts.publish_decision,
-                contracts.PublishDecision(
-                    app=app, cluster=target, epoch=self.epoch, decision=decision, require_primary=True
-                ),
-                target,
-                SHORT,
-                f"Publish the decision for {target}",
-            ),
-            cluster=target,
-            awaits=f"the decision for {target} to be published",
-        )
-        return ActionResult(
-            action=self.kind,
-            outcome=Outcome.DONE,
-            message=f"{app.name} serves on {target}",
-            wanted=self.wanted,
-            decision=decision,
-            volumes=ready.volumes or self.given.volumes,
-            promoted=True,
-            serving_at=workflow.now(),
-            data_as_of=self.given.data_as_of,
-            steps=self.rows,
-        )
-
-    async def _await_ready(self) -> Observed:
-        missing = {*self.accepted.accept_missing_volumes}
-        if self.given.request:
-            missing |= {*self.given.request.accept_missing_volumes}
-        return await self.wait(
-            contracts.AwaitVrg(
-                app=self.app.ref,
-                cluster=self.target,
-                gate=Gate.READY,
-                epoch=self.epoch,
-                pvc_selector=self.app.pvc_selector,
-                volumes=[volume for volume in self.given.volumes if volume.name not in missing],
-            ),
-            f"Wait until {self.app.name} is ready on {self.target}",
-        )
+        await self.decide(target, decision)
+        return self.served(decision, ready)
 
     async def _undo(self, reason: str) -> ActionResult:
         """Abort before the decision: demote the target and remove what was restored there (S5)."""
         app, target = self.app, self.target
         self.phase("Aborting")
         self.wanted[target] = Wanted(role=Role.SECONDARY, epoch=self.epoch, action="Failover")
-        await self.step(
-            f"Demote {target} again",
-            lambda: self.short(
-                contracts.write_vrg,
-                contracts.WriteVrg(
-                    app=app,
-                    cluster=target,
-                    wanted=self.wanted[target],
-                    volumes=self.given.volumes,
-                    only_existing=True,
-                ),
-                target,
-                SHORT,
-                f"Demote {app.name} on {target}",
-            ),
-            cluster=target,
+        write = contracts.WriteVrg(
+            app=app, cluster=target, wanted=self.wanted[target], volumes=self.given.volumes, only_existing=True
         )
         await self.step(
-            f"Wait until {target} accepted the Secondary role",
-            lambda: self.wait(
-                contracts.AwaitVrg(app=app.ref, cluster=target, gate=Gate.ACCEPTED_SECONDARY, epoch=self.epoch),
-                f"Wait until {target} accepted the Secondary role",
-            ),
+            f"Demote {target} again",
+            lambda: self.apply(write, Gate.ACCEPTED_SECONDARY, f"Demote {app.name} on {target}"),
             cluster=target,
+            awaits=f"{target} to accept the Secondary role",
         )
         await self.step(
             f"Remove what was restored on {target}",

@@ -149,6 +149,8 @@ class ActionResult(Wire):
     cleaned_at: datetime | None = None
     reprotected_at: datetime | None = None
     data_as_of: datetime | None = None
+    clusters_seconds: float = 0.0
+    """Of the time to serving: seconds that operator and storage took."""
     debts: list[str] = []
     foreign_epoch: bool = False
     steps: list[Step] = []

@@ -6,6 +6,8 @@ Both clusters are needed. The source is quiesced, its final sync is witnessed vo
 
 from __future__ import annotations
 
+import asyncio
+
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
@@ -13,14 +15,15 @@ with workflow.unsafe.imports_passed_through():
     from activities.contracts import Gate
     from activities.options import SHORT, STORE, WAIT
     from ramen import names
-    from ramen.app import ActionKind, Decision, Observed, Role, Wanted, Witness
+    from ramen.app import ActionKind, Decision, Role, Wanted, Witness
     from workflows.failover import forward
     from workflows.inputs import ActionInput, ActionResult, OperatorRequest, Outcome, StepsView, StopRequest
-    from workflows.steps import Action, NeedsOperator, call
+    from workflows.promotion import Move
+    from workflows.steps import NeedsOperator, call
 
 
 @workflow.defn(name="Relocate")
-class Relocate(Action):
+class Relocate(Move):
     """Moves an application between two living clusters; nothing is lost."""
 
     kind = ActionKind.RELOCATE
@@ -64,24 +67,11 @@ class Relocate(Action):
             else f"Can be aborted until {self.target} is promoted",
         ]
 
-    @property
-    def target(self) -> str:
-        """The cluster that is to serve."""
-        return self.given.request.target if self.given.request else ""
-
-    @property
-    def source(self) -> str:
-        """The cluster that serves when the action begins."""
-        return self.given.source or ""
-
     def promoted(self) -> bool:
         return self.point_of_no_return_passed
 
     def too_late(self) -> str:
-        return (
-            f"Too late to abort: {self.target} was promoted. "
-            f"The way back is: hubless relocate {self.app.name} -n {self.app.namespace} --to {self.source}"
-        )
+        return f"Too late to abort: {self.target} was promoted. {self.way_back()}"
 
     async def _relocate(self) -> ActionResult:
         await self._quiesce()
@@ -90,61 +80,36 @@ class Relocate(Action):
         return await self._promote()
 
     async def _quiesce(self) -> None:
-        app, source = self.app, self.source
+        source = self.source
         self.phase("Quiescing")
-        await self._write_source(f"Prepare the final sync on {source}", prepare_final_sync=True)
-        await self._await_source(Gate.FINAL_SYNC_PREPARED, f"{source} to prepare the final sync")
+        await self._prepare(
+            Gate.FINAL_SYNC_PREPARED, f"{source} to prepare the final sync", f"Prepare the final sync on {source}"
+        )
         self._quiesced = True
         cleared = Decision(previous=source, epoch=self.epoch, decided_at=workflow.now())
-        for cluster in (source, self.target):
-            await self.step(
-                f"Clear the decision on {cluster}",
-                lambda cluster=cluster: self.short(  # type: ignore[misc]
-                    contracts.publish_decision,
-                    contracts.PublishDecision(app=app, cluster=cluster, epoch=self.epoch, decision=cleared),
-                    cluster,
-                    SHORT,
-                    f"Clear the decision on {cluster}",
-                ),
-                cluster=cluster,
-            )
-        await self._write_source(f"Run the final sync on {source}", run_final_sync=True)
-        await self._await_source(Gate.FINAL_SYNC_COMPLETE, f"{source} to run the final sync")
+        await asyncio.gather(*(self._clear(cluster, cleared) for cluster in (source, self.target)))
+        await self._prepare(
+            Gate.FINAL_SYNC_COMPLETE, f"{source} to run the final sync", f"Run the final sync on {source}"
+        )
 
-    async def _write_source(
-        self, title: str, *, prepare_final_sync: bool = False, run_final_sync: bool = False
-    ) -> Observed:
-        self.wanted[self.source] = Wanted(
+    async def _clear(self, cluster: str, cleared: Decision) -> None:
+        title = f"Clear the decision on {cluster}"
+        request = contracts.PublishDecision(app=self.app, cluster=cluster, epoch=self.epoch, decision=cleared)
+        await self.step(
+            title, lambda: self.short(contracts.publish_decision, request, cluster, SHORT, title), cluster=cluster
+        )
+
+    async def _prepare(self, gate: Gate, awaits: str, title: str) -> None:
+        """Asks the source for one of the two halves of the final sync, and waits for it (vrg.md 2.6)."""
+        source = self.source
+        self.wanted[source] = Wanted(
             role=Role.PRIMARY,
             epoch=self.epoch,
-            prepare_final_sync=prepare_final_sync,
-            run_final_sync=run_final_sync,
+            prepare_final_sync=gate is Gate.FINAL_SYNC_PREPARED,
+            run_final_sync=gate is Gate.FINAL_SYNC_COMPLETE,
         )
-        write = contracts.WriteVrg(
-            app=self.app,
-            cluster=self.source,
-            wanted=self.wanted[self.source],
-            only_existing=True,
-        )
-        return await self.step(
-            title, lambda: self.short(contracts.write_vrg, write, self.source, SHORT, title), cluster=self.source
-        )
-
-    async def _await_source(self, gate: Gate, awaits: str) -> Observed:
-        request = contracts.AwaitVrg(
-            app=self.app.ref,
-            cluster=self.source,
-            gate=gate,
-            epoch=self.epoch,
-            pvc_selector=self.app.pvc_selector,
-            volumes=self.given.volumes,
-        )
-        return await self.step(
-            f"Wait for {awaits}",
-            lambda: self.wait(request, f"Wait for {awaits}"),
-            cluster=self.source,
-            awaits=awaits,
-        )
+        write = contracts.WriteVrg(app=self.app, cluster=source, wanted=self.wanted[source], only_existing=True)
+        await self.step(title, lambda: self.apply(write, gate, title), cluster=source, awaits=awaits)
 
     async def _demote(self) -> None:
         """Demotes the source and latches each volume's final sync; a missing one needs the operator (S4)."""
@@ -175,6 +140,7 @@ class Relocate(Action):
             awaits=f"the final sync of {len(self.given.volumes)} volumes and the Secondary role on {source}",
             note=lambda done: f"{len(done.witness.volumes)} of {len(self.given.volumes)} volumes seen in sync",
         )
+        self.clusters_seconds += demoted.observed.waited_seconds
         unseen = self._unseen(demoted.witness)
         if not unseen:
             return
@@ -209,92 +175,26 @@ class Relocate(Action):
 
     async def _all_secondary(self) -> None:
         """Every side is Secondary at its generation, read right before the promotion (D18, drpc.md 10.5 no. 4)."""
-        for cluster in (self.target, self.source):
-            request = contracts.AwaitVrg(
-                app=self.app.ref,
-                cluster=cluster,
-                gate=Gate.SECONDARY,
-                epoch=self.epoch,
-                pvc_selector=self.app.pvc_selector,
-            )
-            await self.step(
-                f"Find {cluster} Secondary",
-                lambda request=request, cluster=cluster: self.wait(request, f"Find {cluster} Secondary"),  # type: ignore[misc]
-                cluster=cluster,
-                awaits=f"{cluster} to be Secondary at its generation",
-            )
+        await asyncio.gather(*(self._find_secondary(cluster) for cluster in (self.target, self.source)))
+
+    async def _find_secondary(self, cluster: str) -> None:
+        title = f"Find {cluster} Secondary"
+        request = self.awaiting(cluster, Gate.SECONDARY)
+        await self.step(
+            title,
+            lambda: self.wait(request, title),
+            cluster=cluster,
+            awaits=f"{cluster} to be Secondary at its generation",
+        )
 
     async def _promote(self) -> ActionResult:
-        app, target = self.app, self.target
+        target = self.target
         decision = Decision(cluster=target, previous=self.source, epoch=self.epoch, decided_at=workflow.now())
         self.phase("Promoting")
         self.point_of_no_return_passed = True
-        self.wanted[target] = Wanted(role=Role.PRIMARY, epoch=self.epoch, action="Relocate")
-        await self.step(
-            f"Restore and promote on {target}",
-            lambda: self.short(
-                contracts.write_vrg,
-                contracts.WriteVrg(
-                    app=app,
-                    cluster=target,
-                    wanted=self.wanted[target],
-                    decision=decision,
-                    volumes=self.given.volumes,
-                ),
-                target,
-                SHORT,
-                f"Promote {app.name} on {target}",
-            ),
-            cluster=target,
-        )
-        ready = await self.step(
-            f"Wait until {target} is ready",
-            self._await_ready,
-            cluster=target,
-            awaits=f"{target} to restore and promote {len(self.given.volumes)} volumes",
-            note=lambda seen: f"{len(seen.volumes)} volumes",
-        )
-        await self.step(
-            f"Decide for {target}",
-            lambda: self.short(
-                contracts.publish_decision,
-                contracts.PublishDecision(
-                    app=app, cluster=target, epoch=self.epoch, decision=decision, require_primary=True
-                ),
-                target,
-                SHORT,
-                f"Publish the decision for {target}",
-            ),
-            cluster=target,
-        )
-        return ActionResult(
-            action=self.kind,
-            outcome=Outcome.DONE,
-            message=f"{app.name} serves on {target}",
-            wanted=self.wanted,
-            decision=decision,
-            volumes=ready.volumes or self.given.volumes,
-            promoted=True,
-            serving_at=workflow.now(),
-            data_as_of=workflow.now(),
-            steps=self.rows,
-        )
-
-    async def _await_ready(self) -> Observed:
-        missing = {*self.accepted.accept_missing_volumes}
-        if self.given.request:
-            missing |= {*self.given.request.accept_missing_volumes}
-        return await self.wait(
-            contracts.AwaitVrg(
-                app=self.app.ref,
-                cluster=self.target,
-                gate=Gate.READY,
-                epoch=self.epoch,
-                pvc_selector=self.app.pvc_selector,
-                volumes=[volume for volume in self.given.volumes if volume.name not in missing],
-            ),
-            f"Wait until {self.app.name} is ready on {self.target}",
-        )
+        ready = await self.promote(decision)
+        await self.decide(target, decision)
+        return self.served(decision, ready).model_copy(update={"data_as_of": workflow.now()})
 
     async def _undo(self, reason: str) -> ActionResult:
         """Abort before the promotion: the source becomes primary again before it is placed again (S5)."""
@@ -310,25 +210,13 @@ class Relocate(Action):
             volumes=self.given.volumes,
             only_existing=True,
         )
-        await self.step(
+        ready = await self.step(
             f"Make {source} primary again",
-            lambda: self.short(contracts.write_vrg, write, source, SHORT, f"Promote {app.name} on {source} again"),
+            lambda: self.apply(write, Gate.READY, f"Promote {app.name} on {source} again"),
             cluster=source,
+            awaits=f"{source} to be ready again",
         )
-        ready = await self._await_source(Gate.READY, f"{source} to be ready again")
         if self._quiesced:
-            await self.step(
-                f"Decide for {source} again",
-                lambda: self.short(
-                    contracts.publish_decision,
-                    contracts.PublishDecision(
-                        app=app, cluster=source, epoch=self.epoch, decision=decision, require_primary=True
-                    ),
-                    source,
-                    SHORT,
-                    f"Publish the decision for {source} again",
-                ),
-                cluster=source,
-            )
+            await self.decide(source, decision, again=" again")
         aborted = self.ended(Outcome.ABORTED, f"Relocate to {self.target} aborted: {reason or 'no reason given'}")
         return aborted.model_copy(update={"decision": decision, "volumes": ready.volumes, "serving_at": workflow.now()})

@@ -127,8 +127,14 @@ class Reprotect(Action):
         # A VRG that is Secondary already keeps its action, and with it its generation.
         action = "Failover" if claimed.role == Role.PRIMARY else None
         self.wanted[peer] = Wanted(role=Role.SECONDARY, epoch=self.epoch, action=action)
-        await self._write_secondary(peer, self.given.volumes, f"Demote {peer}")
-        await self._until(peer, Gate.ACCEPTED_SECONDARY, f"{peer} to accept the Secondary role")
+        park_after = self.given.timings.await_park_seconds
+        write = contracts.WriteVrg(app=self.app, cluster=peer, wanted=self.wanted[peer], volumes=self.given.volumes)
+        await self.step(
+            f"Demote {peer}",
+            lambda: _or_park(peer, self.apply(write, Gate.ACCEPTED_SECONDARY, f"Demote {peer}", park_after=park_after)),
+            cluster=peer,
+            awaits=f"{peer} to accept the Secondary role",
+        )
         await self._on(
             peer,
             f"Release {peer}'s workload",
@@ -205,15 +211,7 @@ class Reprotect(Action):
         return await self.step(title, work, cluster=cluster, awaits=f"{cluster} to answer")
 
     async def _until(self, cluster: str, gate: Gate, awaits: str) -> Observed:
-        request = contracts.AwaitVrg(
-            app=self.app.ref,
-            cluster=cluster,
-            gate=gate,
-            epoch=self.epoch,
-            pvc_selector=self.app.pvc_selector,
-            volumes=self.given.volumes,
-            since=self.given.serving_at,
-        )
+        request = self.awaiting(cluster, gate)
 
         async def work() -> Observed:
             park_after = self.given.timings.await_park_seconds

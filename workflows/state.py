@@ -138,8 +138,16 @@ def check_stores(state: AppState, request: MoveRequest, stores: StoresSeen, pres
         )
 
 
+def is_unsettled(state: AppState, target: Observed) -> bool:
+    """Whether a target answers but is no valid one just now; its conditions flap, so it is worth another look (D18)."""
+    return target.reachable and not gates.valid_failover_target(_read(state, target)).allowed
+
+
 def check_failover(state: AppState, request: MoveRequest, target: Observed, stores: StoresSeen) -> None:
-    """The gates of a failover; the side that is being left has none (drpc.md 3.3, D12)."""
+    """The gates of a failover; the side that is being left has none (drpc.md 3.3, D12).
+
+    With the loss accepted the target has to answer, and nothing more is asked of its state (S5).
+    """
     if not target.reachable:
         raise Refused(
             f"{state.name} cannot fail over to {target.cluster}: {target.cluster} does not answer ({target.error}). "
@@ -148,8 +156,12 @@ def check_failover(state: AppState, request: MoveRequest, target: Observed, stor
     if running(state) is None and already_serves(state, target):
         raise Refused(f"{state.name} already serves on {target.cluster}.")
     verdict = gates.valid_failover_target(_read(state, target))
-    if not verdict.allowed:
-        raise Refused(f"{state.name} cannot fail over to {target.cluster}: {verdict.reason} {verdict.remedy}".strip())
+    if not verdict.allowed and not request.accept_data_loss:
+        remedy = verdict.remedy.rstrip(".")
+        raise Refused(
+            f"{state.name} cannot fail over to {target.cluster}: {verdict.reason} {remedy}. "
+            "--accept-data-loss goes on all the same."
+        )
     check_copy(state, request)
     check_stores(state, request, stores, target.volumes)
 

@@ -27,7 +27,7 @@ with workflow.unsafe.imports_passed_through():
     from activities import contracts
     from activities.options import STORE, WAIT, Limits
     from ramen import names
-    from ramen.app import ActionKind, AppSpec, Observed, Wanted
+    from ramen.app import ActionKind, AppSpec, Observed, Volume, Wanted
     from ramen.epoch import Epoch
     from workflows import attributes
     from workflows.inputs import (
@@ -80,6 +80,8 @@ async def call(
     queue: str,
     limits: Limits,
     summary: str,
+    # The next writer must not overlap with this one, so a stop waits for the activity's own end.
+    cancellation: ActivityCancellationType = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 ) -> T:
     """Runs one activity on a queue under the limits of its kind, with the words that the timeline shows."""
     result: T = await workflow.execute_activity(
@@ -91,8 +93,7 @@ async def call(
         heartbeat_timeout=limits.heartbeat,
         retry_policy=limits.retry,
         summary=summary,
-        # The next writer must not overlap with this one, so a stop waits for the activity's own end.
-        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        cancellation_type=cancellation,
     )
     return result
 
@@ -110,6 +111,8 @@ class Action:
         self.accepted = OperatorRequest()
         self.wanted: dict[str, Wanted] = dict(given.wanted)
         self.result: ActionResult | None = None
+        self.clusters_seconds = 0.0
+        """Seconds that waits on clusters took so far: operator and storage, not orchestration."""
         self._retries = 0
         self._stop: StopRequest | None = None
         self._lock_lost = ""
@@ -248,6 +251,40 @@ class Action:
 
     async def wait(self, arg: contracts.AwaitVrg, summary: str, park_after: float | None = None) -> Observed:
         """A wait on a cluster; `park_after` seconds without a worker end it as not served."""
+        return await self._awaited(contracts.await_vrg, arg, arg.cluster, summary, park_after)
+
+    async def apply(
+        self,
+        write: contracts.WriteVrg,
+        gate: contracts.Gate,
+        summary: str,
+        volumes: list[Volume] | None = None,
+        park_after: float | None = None,
+    ) -> Observed:
+        """Writes a VRG and waits for what it is to bring about, in one activity (D15); `volumes` are the gate's."""
+        arg = contracts.ApplyVrg(write=write, wait=self.awaiting(write.cluster, gate, volumes))
+        return await self._awaited(contracts.apply_vrg, arg, write.cluster, summary, park_after)
+
+    def awaiting(self, cluster: str, gate: contracts.Gate, volumes: list[Volume] | None = None) -> contracts.AwaitVrg:
+        """A wait of this action for a gate of a cluster; without `volumes` for those last known to be protected."""
+        return contracts.AwaitVrg(
+            app=self.app.ref,
+            cluster=cluster,
+            gate=gate,
+            epoch=self.epoch,
+            pvc_selector=self.app.pvc_selector,
+            volumes=self.given.volumes if volumes is None else volumes,
+            since=self.given.serving_at,
+        )
+
+    async def _awaited(
+        self,
+        contract: Callable[[Any], Awaitable[Observed]],
+        arg: Any,
+        cluster: str,
+        summary: str,
+        park_after: float | None,
+    ) -> Observed:
         limits = WAIT
         if park_after is not None:
             limits = Limits(
@@ -255,7 +292,9 @@ class Action:
                 heartbeat=WAIT.heartbeat,
                 schedule_to_start=timedelta(seconds=park_after),
             )
-        return await call(contracts.await_vrg, arg, queue=names.wait_queue(arg.cluster), limits=limits, summary=summary)
+        seen = await call(contract, arg, queue=names.wait_queue(cluster), limits=limits, summary=summary)
+        self.clusters_seconds += seen.waited_seconds
+        return seen
 
     # --- the life of an action ----------------------------------------------
 

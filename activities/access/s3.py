@@ -11,7 +11,7 @@ import contextlib
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -34,6 +34,9 @@ READ_SECONDS = 3.0
 THREADS = 8
 """Threads, and connections, per store. Each store has its own, so that a frozen one cannot starve the others."""
 
+KNOWN_OBJECTS = 20_000
+"""Objects of a few kilobytes that are remembered per store: those of a thousand applications and more."""
+
 _CREATION = threading.Lock()
 """boto3 sessions are not thread-safe, and making a client reads the default one."""
 
@@ -54,6 +57,8 @@ class S3Store:
         """Number of requests by verb, for benchmarks and metrics."""
         self._make_client = make_client
         self._made: Any = None
+        self._known: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
+        """ETag and body of objects that `read_below` met, the newest last."""
         self._answered = -math.inf
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix=f"s3-{name}")
 
@@ -126,15 +131,37 @@ class S3Store:
 
     async def list(self, prefix: str) -> list[str]:
         """All keys that begin with `prefix`, in the order of their names."""
+        return sorted(await self._list(prefix))
 
-        def call(client: Any) -> list[str]:
-            keys: list[str] = []
+    async def read_below(self, prefix: str) -> dict[str, bytes]:
+        """All objects whose keys begin with `prefix`; those whose ETag was seen before are not fetched again.
+
+        For looks that are repeated while nothing changes: then a look is one request.
+        """
+        etags = await self._list(prefix)
+        bodies = {key: self._known[key][1] for key, etag in etags.items() if self._known.get(key, ("",))[0] == etag}
+        changed = [key for key in etags if key not in bodies]
+        for key, found in zip(changed, await asyncio.gather(*map(self.get, changed)), strict=True):
+            if found is not None:  # else deleted since the list
+                bodies[key] = found
+        for key, body in bodies.items():
+            self._known[key] = (etags[key], body)
+            self._known.move_to_end(key)
+        while len(self._known) > KNOWN_OBJECTS:
+            self._known.popitem(last=False)
+        return bodies
+
+    async def _list(self, prefix: str) -> dict[str, str]:
+        """ETag by key."""
+
+        def call(client: Any) -> dict[str, str]:
+            etags: dict[str, str] = {}
             request = {"Bucket": self.bucket, "Prefix": prefix}
             while True:
                 answer = client.list_objects_v2(**request)
-                keys += [entry["Key"] for entry in answer.get("Contents", ())]
+                etags |= {entry["Key"]: entry["ETag"] for entry in answer.get("Contents", ())}
                 if not answer.get("IsTruncated"):
-                    return sorted(keys)
+                    return etags
                 request["ContinuationToken"] = answer["NextContinuationToken"]
 
         return await self._run("list", call)

@@ -93,6 +93,9 @@ class MemoryStore:
         self._answer()
         return sorted(key for key in self.objects if key.startswith(prefix))
 
+    async def read_below(self, prefix: str) -> dict[str, bytes]:
+        return {key: self.objects[key][0] for key in await self.list(prefix)}
+
 
 class World:
     """dr1 and dr2 as one worker has them."""

@@ -43,6 +43,19 @@ async def test_listing_goes_beyond_one_page(store: S3Store) -> None:
     assert await store.list("many/") == keys
 
 
+async def test_objects_that_did_not_change_are_not_fetched_again(store: S3Store) -> None:
+    await store.put("p/a", b"1")
+    await store.put("p/b", b"1")
+    assert await store.read_below("p/") == {"p/a": b"1", "p/b": b"1"}
+    assert await store.read_below("p/") == {"p/a": b"1", "p/b": b"1"}
+    assert store.requests["get"] == 2
+    await store.put("p/b", b"2")
+    await store.delete("p/a")
+    await store.put("p/c", b"3")
+    assert await store.read_below("p/") == {"p/b": b"2", "p/c": b"3"}
+    assert store.requests["get"] == 4
+
+
 async def test_conditional_writes(store: S3Store) -> None:
     first = await store.put("key", b"1", if_none_match=True)
     with pytest.raises(PreconditionFailed):

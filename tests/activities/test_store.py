@@ -21,7 +21,7 @@ from activities.mirror import Mirror
 from activities.store import StoreActivities
 from ramen.app import Decision
 from ramen.errors import StoreUnreachable
-from ramen.names import decision_key, lock_key, state_key
+from ramen.names import decision_key, epoch_key, lock_key, state_key
 from tests.activities.fakes import APP, MemoryStore, Told, epoch, failure
 
 PROFILES = ["s3-dr1", "s3-dr2"]
@@ -55,7 +55,15 @@ async def run(activity: Any, *args: Any) -> Any:
 
 
 def claim(number: int = 1, request_id: str = "r1") -> ClaimEpoch:
-    return ClaimEpoch(app=APP.ref, number=number, action="Failover", request_id=request_id, profiles=PROFILES)
+    return ClaimEpoch(
+        app=APP.ref, number=number, action="Failover", request_id=request_id, profiles=PROFILES, lock=LOCK
+    )
+
+
+def claim_by(holder: str, break_holder: str = "") -> ClaimEpoch:
+    """A claim of the next number in the name of another holder of the lock."""
+    lock = LOCK.model_copy(update={"holder": holder, "break_holder": break_holder})
+    return claim(2, f"r-{holder}").model_copy(update={"lock": lock})
 
 
 async def test_a_retry_meets_its_own_claim_and_another_request_does_not(stores: Stores) -> None:
@@ -75,25 +83,35 @@ async def test_with_no_store_the_token_is_still_stable_and_random(stores: Stores
 
 
 async def test_the_lock_is_held_until_the_action_ends(stores: Stores) -> None:
-    assert await run(stores.activities.acquire_lock, LOCK) == PROFILES
+    await run(stores.activities.claim_epoch, claim())
     key, store = lock_key("web", "shop"), stores.mirror["s3-dr1"]
     told = Told()
     task = asyncio.create_task(told.run(stores.activities.hold_lock, LOCK))
     async with asyncio.timeout(5):
         while json.loads(store.objects[key][0])["renewals"] < 2:
             await asyncio.sleep(0.01)
-    err = await failure(stores.activities.acquire_lock, LOCK.model_copy(update={"holder": "other"}))
+    err = await failure(stores.activities.claim_epoch, claim_by("other"))
     assert err.type == "LockHeld"
+    assert epoch_key("web", "shop", 2) not in store.objects, "a refusal consumes no epoch (S15)"
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert key not in store.objects
 
 
+async def test_a_claim_that_is_stale_leaves_no_lock_behind(stores: Stores) -> None:
+    await run(stores.activities.claim_epoch, claim(3))
+    await run(stores.activities.release_lock, LOCK)
+    err = await failure(stores.activities.claim_epoch, claim(2, "r2"))
+    assert err.type == "StaleEpoch"
+    assert all(lock_key("web", "shop") not in store.objects for store in stores.mirror.values())
+
+
 async def test_a_lock_that_another_took_stops_the_action(stores: Stores) -> None:
-    await run(stores.activities.acquire_lock, LOCK)
-    other = LOCK.model_copy(update={"holder": "other", "break_holder": "entity"})
-    await run(stores.activities.acquire_lock, other)
+    await run(stores.activities.claim_epoch, claim())
+    taken = claim_by("other", break_holder="entity")
+    other = taken.lock
+    await run(stores.activities.claim_epoch, taken)
     err = await failure(stores.activities.hold_lock, LOCK)
     assert (err.type, err.non_retryable) == ("LockLost", True)
     await run(stores.activities.release_lock, LOCK)

@@ -47,6 +47,20 @@ async def test_failover_with_the_source_dead_parks_and_the_debt_is_paid_when_it_
     assert world.role("dr1") == "secondary"
 
 
+async def test_failover_does_not_wait_for_a_source_that_is_frozen(shop: Application, world: World) -> None:
+    """D12: the look at the side that is left is given up, and what was last seen of it dates the data."""
+    await shop.protect()
+    await shop.protected()
+    world.frozen.add("dr1")
+    answer = await shop.move("failover", "dr2")
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+    assert "2" not in world.did("stamp_epoch", "dr1"), "a side that does not answer is claimed when it returns"
+    record = (await shop.status()).state.action
+    assert record is not None
+    assert record.data_as_of is not None
+    world.frozen.clear()
+
+
 async def test_relocate_promotes_only_after_every_side_is_secondary(shop: Application, world: World) -> None:
     await shop.protect()
     await shop.protected()

@@ -54,6 +54,8 @@ class World:
         self.stored: dict[str, list[Volume]] = {"s3-dr1": list(self.volumes), "s3-dr2": list(self.volumes)}
         self.silent: set[str] = set()
         """Clusters and stores that do not answer."""
+        self.frozen: set[str] = set()
+        """Clusters that take a request and never answer it; the watch of the workers is broken there."""
         self.hold: set[tuple[str, Gate]] = set()
         """Waits that do not end while they are in here."""
         self.breaks_when_stopped = False
@@ -168,10 +170,14 @@ class World:
 
     async def read_vrg(self, request: contracts.ReadVrg) -> Observed:
         self._reach(request.cluster)
+        while request.cluster in self.frozen:
+            await asyncio.sleep(0.02)
         return self._seen(request.cluster)
 
     async def last_seen(self, request: contracts.ReadVrg) -> Observed:
-        return self._seen(request.cluster)
+        return self._seen(request.cluster).model_copy(
+            update={"reachable": request.cluster not in self.silent | self.frozen}
+        )
 
     async def stamp_epoch(self, request: contracts.StampEpoch) -> Observed:
         self._reach(request.cluster)
@@ -190,6 +196,10 @@ class World:
         self._write(request.cluster, request.wanted.role.value, request.wanted.epoch)
         self.log.append(("write_vrg", request.cluster, request.wanted.role.value))
         return self._seen(request.cluster)
+
+    async def apply_vrg(self, request: contracts.ApplyVrg) -> Observed:
+        await self.write_vrg(request.write)
+        return await self.await_vrg(request.wait)
 
     async def await_vrg(self, request: contracts.AwaitVrg) -> Observed:
         while (request.cluster, request.gate) in self.hold:
@@ -256,16 +266,13 @@ class World:
     # --- stores ----------------------------------------------------------------------------------------------------
 
     async def claim_epoch(self, request: contracts.ClaimEpoch) -> contracts.ClaimedEpoch:
-        epoch = self.claims.setdefault(request.number, Epoch(number=request.number, token=f"t{request.number}"))
-        self.log.append(("claim_epoch", "", str(request.number)))
-        return contracts.ClaimedEpoch(epoch=epoch, stores=list(self.stored))
-
-    async def acquire_lock(self, request: contracts.LockRequest) -> list[str]:
-        if self.lock_holder and request.break_holder != self.lock_holder:
+        if self.lock_holder and request.lock.break_holder != self.lock_holder:
             raise ApplicationError(
                 f"held by {self.lock_holder}; --break-lock {self.lock_holder}", type="LockHeld", non_retryable=True
             )
-        return list(self.stored)
+        epoch = self.claims.setdefault(request.number, Epoch(number=request.number, token=f"t{request.number}"))
+        self.log.append(("claim_epoch", "", str(request.number)))
+        return contracts.ClaimedEpoch(epoch=epoch, stores=list(self.stored))
 
     async def hold_lock(self, request: contracts.LockRequest) -> None:
         while True:

@@ -1,0 +1,98 @@
+"""What failover and relocate share: the promotion of the target, and the decision for it."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities import contracts
+    from activities.contracts import Gate
+    from activities.options import SHORT
+    from ramen.app import Decision, Observed, Role, Wanted
+    from workflows.inputs import ActionResult, Outcome
+    from workflows.steps import Action
+
+
+class Move(Action):
+    """An action that makes another cluster serve."""
+
+    @property
+    def target(self) -> str:
+        """The cluster that is to serve."""
+        return self.given.request.target if self.given.request else ""
+
+    @property
+    def source(self) -> str:
+        """The cluster that the decision named when the action began; empty when it named none."""
+        return self.given.source or ""
+
+    def way_back(self) -> str:
+        """What a refused abort names."""
+        return (
+            f"The way back is: hubless relocate {self.app.name} -n {self.app.namespace} --to {self.source or 'CLUSTER'}"
+        )
+
+    async def promote(self, decision: Decision) -> Observed:
+        """Promotes the target and waits until it is ready with every volume that must be there (S3, S10)."""
+        target = self.target
+        self.wanted[target] = Wanted(role=Role.PRIMARY, epoch=self.epoch, action=self.kind.value)
+
+        async def work() -> Observed:
+            # Asked anew at each try: a retry may have accepted that a volume is missing.
+            return await self.apply(
+                contracts.WriteVrg(
+                    app=self.app,
+                    cluster=target,
+                    wanted=self.wanted[target],
+                    decision=decision,
+                    volumes=self.given.volumes,
+                ),
+                Gate.READY,
+                f"Promote {self.app.name} on {target}",
+                volumes=[volume for volume in self.given.volumes if volume.name not in self._may_be_missing()],
+            )
+
+        return await self.step(
+            f"Restore and promote on {target}",
+            work,
+            cluster=target,
+            awaits=f"{target} to restore and promote {len(self.given.volumes)} volumes",
+            note=lambda ready: f"{len(ready.volumes)} volumes",
+        )
+
+    async def decide(self, cluster: str, decision: Decision, again: str = "") -> None:
+        """Publishes the decision on the cluster that it names, whose VRG is read right before (D18)."""
+        await self.step(
+            f"Decide for {cluster}{again}",
+            lambda: self.short(
+                contracts.publish_decision,
+                contracts.PublishDecision(
+                    app=self.app, cluster=cluster, epoch=self.epoch, decision=decision, require_primary=True
+                ),
+                cluster,
+                SHORT,
+                f"Publish the decision for {cluster}{again}",
+            ),
+            cluster=cluster,
+            awaits=f"the decision for {cluster} to be published",
+        )
+
+    def served(self, decision: Decision, ready: Observed) -> ActionResult:
+        """The result of a move whose decision is published: the application serves now."""
+        return ActionResult(
+            action=self.kind,
+            outcome=Outcome.DONE,
+            message=f"{self.app.name} serves on {self.target}",
+            wanted=self.wanted,
+            decision=decision,
+            volumes=ready.volumes or self.given.volumes,
+            promoted=True,
+            serving_at=workflow.now(),
+            data_as_of=self.given.data_as_of,
+            clusters_seconds=self.clusters_seconds,
+            steps=self.rows,
+        )
+
+    def _may_be_missing(self) -> set[str]:
+        asked = self.given.request.accept_missing_volumes if self.given.request else []
+        return {*asked, *self.accepted.accept_missing_volumes}
