@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from ramen import names
     from ramen.app import ActionKind, Decision, Observed, Role, StoreReport, Volume, Wanted
     from workflows.inputs import ActionInput, ActionResult, OperatorRequest, Outcome, StepsView, StopRequest
+    from workflows.state import demotion_action
     from workflows.steps import Action, Ended, call, failure
 
 T = TypeVar("T")
@@ -123,9 +124,7 @@ class Reprotect(Action):
             contracts.stamp_epoch,
             contracts.StampEpoch(app=self.app.ref, cluster=peer, epoch=self.epoch, action=self.kind.value),
         )
-        # A former primary is demoted as after a failover: it resynchronises, and its PVCs need not be gone before.
-        # A VRG that is Secondary already keeps its action, and with it its generation.
-        action = "Failover" if claimed.role == Role.PRIMARY else None
+        action = demotion_action(self.app.ref, claimed)
         self.wanted[peer] = Wanted(role=Role.SECONDARY, epoch=self.epoch, action=action)
         park_after = self.given.timings.await_park_seconds
         write = contracts.WriteVrg(app=self.app, cluster=peer, wanted=self.wanted[peer], volumes=self.given.volumes)

@@ -209,6 +209,23 @@ def last_sync(seen: list[Observed]) -> datetime | None:
     return max(times, default=None)
 
 
+def demotion_action(app: AppRef, peer: Observed) -> str | None:
+    """The VRG action with which a cluster that does not serve is made Secondary; None keeps its action, and with it
+    its generation.
+
+    A former primary is demoted as after a failover: it resynchronises, and its PVCs need not be gone before. So is
+    one whose demotion of a relocate did not come to its end: under action Relocate its volumes would never be asked
+    to resynchronise with the side that was promoted meanwhile (vrg.md 2.4), and it would stay degraded for good.
+    """
+    if peer.role is None:
+        return None
+    if peer.role == "primary":
+        return "Failover"
+    action = ((peer.vrg or {}).get("spec") or {}).get("action")
+    unfinished = action == "Relocate" and not gates.is_secondary(VRGRead.of(app, peer)).allowed
+    return "Failover" if unfinished else None
+
+
 # --- after ---------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from activities.contracts import StoresSeen
-from ramen.app import Decision, Observed, StoreReport, Volume
+from ramen.app import AppRef, Decision, Observed, StoreReport, Volume
 from ramen.epoch import Epoch
 from ramen.errors import HublessError, NoStore, Refused, VolumesMissing
 from ramen.names import EPOCH
@@ -33,11 +33,13 @@ EMPTY = StoresSeen(stores=[StoreReport(profile="s3-dr2", reachable=True)])
 SILENT_STORE = StoresSeen(stores=[StoreReport(profile="s3-dr2", reachable=False, error="refused")])
 
 
-def seen(role: str = "secondary", state: str = "Secondary", observed: int = 3, cluster: str = "dr2") -> Observed:
+def seen(
+    role: str = "secondary", state: str = "Secondary", observed: int = 3, cluster: str = "dr2", action: str = ""
+) -> Observed:
     """A look at a VRG of generation 3."""
     vrg: dict[str, Any] = {
         "metadata": {"name": "shop", "namespace": "web", "generation": 3, "annotations": {EPOCH: "7.t7"}},
-        "spec": {"replicationState": role},
+        "spec": {"replicationState": role, "action": action},
         "status": {"state": state, "observedGeneration": observed, "conditions": []},
     }
     return Observed(cluster=cluster, vrg=vrg)
@@ -115,3 +117,19 @@ def test_gates_of_a_failover(
 )
 def test_what_is_worth_another_look(target: Observed, unsettled: bool) -> None:
     assert decide.is_unsettled(STATE, target) is unsettled
+
+
+@pytest.mark.parametrize(
+    ("peer", "action"),
+    [
+        pytest.param(seen("primary", "Primary"), "Failover", id="a former primary resynchronises"),
+        pytest.param(seen(action="Relocate"), None, id="a relocate that came to its end is left alone"),
+        pytest.param(
+            seen(state="Unknown", action="Relocate"), "Failover", id="one that did not would stay degraded for good"
+        ),
+        pytest.param(seen(state="Unknown", action="Failover"), None, id="a resync under way is left alone"),
+        pytest.param(NO_VRG, None, id="a VRG that is made anew has nothing to resynchronise"),
+    ],
+)
+def test_how_a_side_that_does_not_serve_is_demoted(peer: Observed, action: str | None) -> None:
+    assert decide.demotion_action(AppRef(namespace="web", name="shop"), peer) == action
