@@ -136,22 +136,24 @@ class Storage:
             self._record("promoted", volume, cluster, detail)
         elif before is Role.STANDALONE:
             self._record("enabled", volume, cluster)
-        self._advance(volume)
+        self._settled(handle, cluster)
 
     def demote(self, handle: str, cluster: str) -> None:
         """Makes a side secondary; does nothing to a secondary."""
         volume = self._settled(handle, cluster)
         if volume.demote(cluster):
             self._record("demoted", volume, cluster, {"health": volume.sides[cluster].health.value})
-        self._advance(volume)
+        self._settled(handle, cluster)
 
     def resync(self, handle: str, cluster: str) -> bool:
         """Throws away what a diverged side holds and copies the primary; False while there is none in reach."""
         volume = self._settled(handle, cluster)
-        if not volume.resync(cluster, self._clock(), self.link, self._pace):
+        now = self._clock()
+        self._settle(handle, now)  # a copy carries what was written up to the moment from which it is dated
+        if not volume.resync(cluster, now, self.link, self._pace):
             return False
         self._record("resync", volume, cluster)
-        self._advance(volume)
+        self._settled(handle, cluster)
         return True
 
     def destroy(self, handle: str, cluster: str) -> None:
@@ -201,7 +203,7 @@ class Storage:
         now = self._clock()
         for volume in list(self._volumes.values()):
             self._settle(volume.handle, now)
-            self._advance(volume)
+            self._advance(volume, now)
         self.ledger.commit()
 
     def _read_faults(self) -> None:
@@ -248,12 +250,15 @@ class Storage:
         """The volume with everything done that was due before a change of it."""
         self._read_faults()
         volume = self._volume(handle, cluster)
-        self._settle(handle, self._clock())
-        self._advance(volume)
+        now = self._clock()
+        self._settle(handle, now)
+        self._advance(volume, now)
         return volume
 
-    def _advance(self, volume: Volume) -> None:
-        if volume.advance(self._clock(), self.link, self._pace):
+    def _advance(self, volume: Volume, now: float) -> None:
+        """Lets replication work up to `now`, up to which the writes were offered: a sync that would be dated later
+        than the writes that it carries would seem to have lost the newest of them."""
+        if volume.advance(now, self.link, self._pace):
             self.ledger.save_volume(volume)
             self.on_change(volume.handle)
 

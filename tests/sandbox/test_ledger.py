@@ -28,12 +28,18 @@ class World:
         self.directory = directory
         self.pace = pace or Pace(lag=5, sync=1, copy=4)
         self.now = START
+        self.busy = 0.0
+        """Seconds that pass from one look at the clock to the next, as on a machine with too much to do."""
         self.ledger = Ledger.open(directory)
         self.storage = self.array()
 
     def array(self) -> Storage:
         """The array, or one that was started again."""
-        return Storage(self.directory, ("dr1", "dr2"), self.ledger, self.pace, RATE, clock=lambda: self.now)
+        return Storage(self.directory, ("dr1", "dr2"), self.ledger, self.pace, RATE, clock=self.clock)
+
+    def clock(self) -> float:
+        self.now += self.busy
+        return self.now
 
     def run(self, seconds: float) -> None:
         for _ in range(round(seconds * 4)):
@@ -117,6 +123,19 @@ def test_a_failover_loses_what_the_last_completed_sync_had_not_taken_and_nothing
     assert found.lost == pytest.approx(late * RATE, abs=1)
     assert found.oldest_lost_age == pytest.approx(late, abs=1 / RATE)
     assert found.lost_older_than_last_sync == 0
+
+
+@pytest.mark.parametrize("busy", [0.05, 0.11, 0.15, 0.23])
+def test_a_busy_array_dates_no_sync_later_than_the_writes_that_it_carries(tmp_path: Path, busy: float) -> None:
+    world = World(tmp_path, Pace(lag=0.5, sync=0, copy=0))
+    world.busy = busy
+    world.served()
+    world.faulty(lost=["dr1"])
+    asked = world.now
+    world.failover()
+    found = world.ledger.switch("web", "shop", asked)
+    assert found.lost_older_than_last_sync == 0, found
+    world.ledger.close()
 
 
 def test_the_old_side_that_goes_on_writing_is_counted_until_and_after_the_decision(world: World) -> None:
