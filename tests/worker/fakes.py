@@ -72,6 +72,15 @@ class FakeServer:
             self._watchers.remove(entry)
 
 
+def merged(old: Any, patch: Any) -> Any:
+    """A JSON merge patch (RFC 7386)."""
+    if not isinstance(patch, dict):
+        return patch
+    kept = dict(old) if isinstance(old, dict) else {}
+    kept |= {key: merged(kept.get(key), value) for key, value in patch.items()}
+    return {key: value for key, value in kept.items() if value is not None}
+
+
 class FakeClient:
     """`ClusterAccess` to a `FakeServer`."""
 
@@ -120,7 +129,7 @@ class FakeClient:
         found = self.server.objects.get((kind.plural, namespace or "", name))
         if found is None:
             raise NotFound(name)
-        return self.server.put(kind, found | patch)
+        return self.server.put(kind, merged(found, patch))
 
     async def delete(
         self,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from datetime import timedelta
 
 import aiohttp
 import pytest
@@ -17,7 +18,10 @@ from temporalio.runtime import Runtime
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
+from activities import contracts
 from ramen import names
+from ramen.app import AppRef, Observed
+from ramen.epoch import Epoch
 from ramen.errors import ClusterUnreachable
 from ramen.kinds import VRG
 from tests.worker.fakes import World, two_clusters, vrg
@@ -62,8 +66,10 @@ def start(monkeypatch: pytest.MonkeyPatch, temporal: WorkflowEnvironment) -> Cal
     monkeypatch.setenv("TEMPORAL_ADDRESS", temporal.client.service_client.config.target_host)
     monkeypatch.setenv("TEMPORAL_NAMESPACE", "hubless-test")
 
-    def make(world: World) -> Running:
-        settings = Settings(cluster="dr1", http_port=0, probe_seconds=0.2, refresh_seconds=1, graceful_seconds=1)
+    def make(world: World, **more: int) -> Running:
+        settings = Settings(
+            cluster="dr1", http_port=0, probe_seconds=0.2, refresh_seconds=1, graceful_seconds=1, **more
+        )
         return Running(Process(settings, Runtime.default(), f"dr1@test:{os.getpid()}", connect=world.connect))
 
     return make
@@ -155,6 +161,50 @@ async def test_entity_is_told_of_vrgs_that_disagree_and_of_a_cluster_that_return
     assert await running.task == 0
 
 
+async def test_waits_that_fill_all_their_slots_keep_no_write_waiting(
+    start: Callable[..., Running], temporal: WorkflowEnvironment
+) -> None:
+    """S12: waits have a queue and slots of their own."""
+    world = two_clusters()
+    world.servers["dr2"].put(VRG, vrg("secondary", "7.abc"))
+    running = start(world, slots=2, wait_slots=2)
+    await running.until(lambda: running.process.figures().is_ready)
+    await until(lambda: len(running.process.figures().slots_used) == 4)
+    client = await Client.connect(
+        temporal.client.service_client.config.target_host,
+        namespace="hubless-test",
+        data_converter=pydantic_data_converter,
+    )
+    app, epoch = AppRef(namespace="web", name="shop"), Epoch(number=8, token="def")
+    absent = AppRef(namespace="web", name="absent")
+    never = contracts.AwaitVrg(app=absent, cluster="dr2", gate=contracts.Gate.READY, epoch=epoch)
+    waits = [
+        await client.start_activity(
+            "await_vrg",
+            never,
+            id=f"wait-{number}",
+            task_queue=names.wait_queue("dr2"),
+            start_to_close_timeout=timedelta(minutes=1),
+        )
+        for number in range(10)
+    ]
+    await until(lambda: running.process.figures().slots_used[names.wait_queue("dr2")] == 2)
+    stamp = contracts.StampEpoch(app=app, cluster="dr2", epoch=epoch, action="Failover")
+    stamped = await client.execute_activity(
+        "stamp_epoch",
+        stamp,
+        id="stamp",
+        task_queue=names.cluster_queue("dr2"),
+        result_type=Observed,
+        schedule_to_close_timeout=timedelta(seconds=10),
+    )
+    assert stamped.epoch == epoch
+    for wait in waits:
+        await wait.terminate()
+    running.process.stop()
+    assert await running.task == 0
+
+
 async def test_start_without_temporal_says_so_and_goes_on_when_it_comes(
     start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -193,6 +243,7 @@ async def test_idle_application_costs_no_call(start: Callable[..., Running]) -> 
     dr2 = world.servers["dr2"]
     dr2.requests.clear()
     await until(lambda: len(dr2.requests) >= 5)
-    assert set(dr2.requests) == {("get", "namespaces")}, "probes of the cluster, nothing per application"
+    others = set(dr2.requests) - {("get", "leases")}
+    assert others == {("get", "namespaces")}, "probes of the cluster and who writes there, nothing per application"
     running.process.stop()
     assert await running.task == 0

@@ -293,6 +293,21 @@ async def test_a_failover_typed_into_temporal_web_goes_through_the_entity(shop: 
     await shop.until(lambda view: view.state.decision.cluster == "dr2")
 
 
+async def test_an_action_outlives_its_entity(shop: Application, world: World) -> None:
+    """S14: whoever terminates the entity in Temporal Web does not leave a cluster half moved."""
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr2", Gate.READY))
+    answer = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while world.role("dr2") != "primary":
+            await asyncio.sleep(0.05)
+    await shop.entity.terminate("by mistake")
+    world.hold.clear()
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+    assert world.decisions["dr2"].cluster == "dr2"
+
+
 async def test_unprotect_deletes_the_secondary_before_the_primary_and_ends_the_entity(
     shop: Application, world: World
 ) -> None:
