@@ -20,6 +20,7 @@ from activities.contracts import (
     DeleteVrg,
     DemoteResult,
     DemoteWitnessed,
+    LastSeen,
     PublishDecision,
     ReadVrg,
     RemoveRestored,
@@ -100,9 +101,11 @@ class ClusterActivities:
         return await looking.look(self._clusters.access(request.cluster), request.app, request.cluster)
 
     @implements(contracts.last_seen)
-    async def last_seen(self, request: ReadVrg) -> Observed:
+    async def last_seen(self, request: LastSeen) -> Observed:
         """See the contract; never asks the cluster. Reachable only while the watch is live (D10)."""
         vrgs = self._clusters.watch(request.cluster).vrgs
+        if not vrgs.live:
+            await asyncio.sleep(request.grace_seconds)
         found, _ = vrgs.latest((request.app.namespace, request.app.name))
         return looking.observed(
             request.cluster,

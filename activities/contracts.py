@@ -40,6 +40,19 @@ class ReadVrg(Wire):
     cluster: str
 
 
+class LastSeen(Wire):
+    """Asks for what was last seen of a VRG.
+
+    Where the cluster is out of sight the answer takes `grace_seconds`: whoever reads the cluster beside it can take
+    the answer as the end of his patience. A timer of the server cannot be that, it lasts a second at least
+    (guides/temporal.md 13, no. 32).
+    """
+
+    app: AppRef
+    cluster: str
+    grace_seconds: float = 0.0
+
+
 class WriteVrg(Wire):
     """The desired VRG of one cluster; its spec is computed from `app` and `wanted` and never travels."""
 
@@ -247,7 +260,7 @@ async def read_vrg(request: ReadVrg) -> Observed:
 
 
 @activity.defn(name="last_seen")
-async def last_seen(request: ReadVrg) -> Observed:
+async def last_seen(request: LastSeen) -> Observed:
     """What the answering worker's watch last saw of a VRG, however long ago; runs on the control queue."""
     raise NotImplementedError
 

@@ -16,7 +16,16 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 
 from activities import contracts
-from activities.contracts import ClusterHealth, ProtectRequest, ReadVrg, StoresQuery, StoresSeen, Survey, SurveyResult
+from activities.contracts import (
+    ClusterHealth,
+    LastSeen,
+    ProtectRequest,
+    ReadVrg,
+    StoresQuery,
+    StoresSeen,
+    Survey,
+    SurveyResult,
+)
 from ramen import names
 from ramen.app import AppRef, AppSpec, Observed
 from starter.failures import Failed, Refused
@@ -90,7 +99,7 @@ async def last_seen(client: Client, app: AppRef, cluster: str) -> Observed | Non
     """What a worker's watch last saw of the application there, however long ago; None when nobody remembers."""
     try:
         seen: Observed = await _run(
-            client, contracts.last_seen, [ReadVrg(app=app, cluster=cluster)], names.CONTROL_QUEUE, Observed
+            client, contracts.last_seen, [LastSeen(app=app, cluster=cluster)], names.CONTROL_QUEUE, Observed
         )
     except (NotServed, ApplicationError):
         return None

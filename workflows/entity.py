@@ -51,8 +51,8 @@ with workflow.unsafe.imports_passed_through():
 SHORT_LOOK = 0.25
 """Seconds for a look at a side whose watch is broken on the answering worker: another worker may still reach it."""
 
-SETTLE_LOOKS = 3
-SETTLE_SECONDS = 0.5
+SETTLE_LOOKS = 2
+SETTLE_SECONDS = 1.0
 """Further looks at a target whose state is lost, and the pause before each: the operator's next pass brings it back
 within a second or so (vrg.md 2.3), and nobody is refused a failover for a moment's flap (D18)."""
 
@@ -651,10 +651,9 @@ class DRPlacementControl:
         """
         reading = asyncio.create_task(self._read(cluster, look(self._state.timings.look_seconds)))
         known = await self._last_seen(cluster)
-        await asyncio.wait([reading], timeout=None if known.reachable else SHORT_LOOK)
-        if not reading.done():
+        if not known.reachable and not reading.done():
             reading.cancel()
-            await asyncio.wait([reading])
+        await asyncio.wait([reading])
         if reading.cancelled():
             return known.model_copy(update={"reachable": False, "vrg": None, "at": workflow.now()}), known
         return reading.result(), known
@@ -663,7 +662,7 @@ class DRPlacementControl:
         try:
             return await call(
                 contracts.last_seen,
-                contracts.ReadVrg(app=self._app().ref, cluster=cluster),
+                contracts.LastSeen(app=self._app().ref, cluster=cluster, grace_seconds=SHORT_LOOK),
                 queue=names.CONTROL_QUEUE,
                 limits=look(self._state.timings.look_seconds),
                 summary=f"Recall what {cluster} showed last",

@@ -16,6 +16,7 @@ from activities.contracts import (
     DemoteResult,
     DemoteWitnessed,
     Gate,
+    LastSeen,
     PublishDecision,
     ReadVrg,
     RemoveRestored,
@@ -238,13 +239,15 @@ async def test_what_was_seen_last_stays_readable_but_is_not_called_reachable(wor
     await made_primary(world)
     watch = world.watch("dr1")
     await watch.vrgs.ensure_live(1.0)
-    request = ReadVrg(app=APP.ref, cluster="dr1")
+    request = LastSeen(app=APP.ref, cluster="dr1", grace_seconds=0.05)
     assert (await run(world.activities.last_seen, request)).reachable
     world.clusters["dr1"].failure = ClusterUnreachable("dr1 does not answer")
     world.clusters["dr1"].cut()
     await until(lambda: not watch.vrgs.live)
     seen: Observed = await run(world.activities.last_seen, request)
     assert (seen.reachable, seen.role, seen.error) == (False, "primary", "dr1 does not answer")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(run(world.activities.last_seen, request), 0.02)
 
 
 async def test_health_names_the_own_cluster_and_unknown_ones(world: World) -> None:

@@ -31,6 +31,7 @@ from typer.testing import CliRunner, Result
 
 from activities.contracts import (
     ClusterHealth,
+    LastSeen,
     ProtectRequest,
     ReadVrg,
     StoresQuery,
@@ -342,7 +343,7 @@ async def fake_read(request: ReadVrg) -> Observed:
 
 
 @activity.defn(name="last_seen")
-async def fake_last_seen(request: ReadVrg) -> Observed:
+async def fake_last_seen(request: LastSeen) -> Observed:
     return _world(request.app).remembered.get(request.cluster) or Observed(cluster=request.cluster)
 
 

@@ -174,7 +174,7 @@ class World:
             await asyncio.sleep(0.02)
         return self._seen(request.cluster)
 
-    async def last_seen(self, request: contracts.ReadVrg) -> Observed:
+    async def last_seen(self, request: contracts.LastSeen) -> Observed:
         return self._seen(request.cluster).model_copy(
             update={"reachable": request.cluster not in self.silent | self.frozen}
         )
