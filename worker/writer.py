@@ -31,7 +31,7 @@ LOOK_SECONDS = 5.0
 """Between two looks at the Lease; a read only."""
 
 YIELD_SECONDS = 15.0
-"""A released Lease is left to the cluster's own worker for so long: it is probably being restarted."""
+"""A Lease that nobody holds is left to the cluster's own worker for so long: it is probably being (re)started."""
 
 MARGIN_SECONDS = 5.0
 """The holder stops writing this much before others may take over."""
@@ -95,32 +95,30 @@ class Writer:
         began = self._now()
         was_writer = self.is_writer
         try:
-            if lease is None:
-                await access.create(LEASE, self._taken(None), self._namespace)
-                self._held_since = began
-            else:
-                await self._judge(access, lease, began)
+            await self._judge(access, lease, began)
         except (Conflict, AlreadyExists, NotFound):
             self._held_since = None  # somebody else was faster; the next look sees who
         if self.is_writer != was_writer:
             verb = "writes" if self.is_writer else "does not write"
             log.info("this worker %s the objects of %s", verb, self.cluster, extra={"cluster": self.cluster})
 
-    async def _judge(self, access: ClusterAccess, lease: Object, began: float) -> None:
-        holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
-        version = str(lease["metadata"].get("resourceVersion"))
+    async def _judge(self, access: ClusterAccess, lease: Object | None, began: float) -> None:
+        holder = str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
+        version = str(lease["metadata"].get("resourceVersion")) if lease else "none"
         if version != self._seen[0]:
             self._seen = (version, began)
-        stands_still = began - self._seen[1]
-        if holder == self._identity:
+        if lease is not None and holder == self._identity:
             await self._keep(access, lease, began)
             return
         self._held_since = None
         patience = self._lease_seconds if holder else (0.0 if self._is_local else YIELD_SECONDS)
-        if stands_still >= patience:
-            await access.replace(LEASE, self._taken(lease))
+        if began - self._seen[1] >= patience:
+            if lease is None:
+                await access.create(LEASE, self._taken(None), self._namespace)
+            else:
+                await access.replace(LEASE, self._taken(lease))
             self._held_since = began
-        elif self._is_local and not self._belongs_here(holder) and _wanted_by(lease) != self._identity:
+        elif lease and self._is_local and not self._belongs_here(holder) and _wanted_by(lease) != self._identity:
             metadata = {"resourceVersion": version, "annotations": {WANTED_BY: self._identity}}
             await access.patch(LEASE, names.WRITER_LEASE, {"metadata": metadata}, self._namespace)
 

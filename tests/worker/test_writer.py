@@ -91,6 +91,9 @@ async def test_a_lease_that_is_renewed_is_never_taken_over(world: World) -> None
 async def test_the_own_worker_gets_the_lease_back_from_a_peer(world: World) -> None:
     peer, local = world.writer("dr2"), world.writer("dr1")
     await peer.look()
+    assert not peer.is_writer, "a cluster's own worker that is only starting comes first"
+    world.time += YIELD_SECONDS
+    await peer.look()
     assert peer.is_writer
     await local.look()
     assert not local.is_writer
