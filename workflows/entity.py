@@ -291,7 +291,7 @@ class DRPlacementControl:
         source = state.decision.cluster or app.preferred_cluster
         target_seen, source_seen, stores = await asyncio.gather(
             self._read_settled(request.target, state.timings.look_seconds * 3),
-            self._read(source, short_within(state.timings.look_seconds * 3)),
+            self._read_busy(source, state.timings.look_seconds * 3),
             self._stores(app),
         )
         decide.check_foreign(state, [target_seen, source_seen], stores)
@@ -619,13 +619,24 @@ class DRPlacementControl:
 
     async def _read_settled(self, target: str, seconds: float = HANDLER_SECONDS) -> Observed:
         """A look at a target; one that is no valid target for a moment is looked at again before it is refused."""
-        seen = await self._read(target, short_within(seconds))
+        seen = await self._read_busy(target, seconds)
         for _ in range(SETTLE_LOOKS):
             if not decide.is_unsettled(self._state, seen):
                 break
             await workflow.sleep(SETTLE_SECONDS)
-            seen = await self._read(target, short_within(seconds))
+            seen = await self._read_busy(target, seconds)
         return seen
+
+    async def _read_busy(self, cluster: str, seconds: float) -> Observed:
+        """A look at a cluster that is needed: busy is not unreachable (S12).
+
+        When nobody took the look in time although a worker's watch of the cluster is alive, many others want something
+        of it now, and the look waits its turn.
+        """
+        seen = await self._read(cluster, short_within(seconds))
+        if seen.reachable or not (await self._last_seen(cluster)).reachable:
+            return seen
+        return await self._read(cluster, short_within(self._state.timings.slot_seconds))
 
     async def _survey(self, app: AppSpec, cluster: str) -> contracts.SurveyResult:
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from activities.contracts import Gate
 from tests.workflows.conftest import Application
 from tests.workflows.world import World
@@ -59,6 +61,16 @@ async def test_failover_does_not_wait_for_a_source_that_is_frozen(shop: Applicat
     assert record is not None
     assert record.data_as_of is not None
     world.frozen.clear()
+
+
+@pytest.mark.parametrize("verb", ["failover", "relocate"])
+async def test_a_target_that_is_busy_is_not_taken_for_unreachable(shop: Application, world: World, verb: str) -> None:
+    """S12: a hundred failovers at once must not refuse each other."""
+    await shop.protect()
+    await shop.protected()
+    world.busy.add("dr2")
+    answer = await shop.move(verb, "dr2")
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
 
 
 async def test_relocate_promotes_only_after_every_side_is_secondary(shop: Application, world: World) -> None:

@@ -56,6 +56,8 @@ class World:
         """Clusters and stores that do not answer."""
         self.frozen: set[str] = set()
         """Clusters that take a request and never answer it; the watch of the workers is broken there."""
+        self.busy: set[str] = set()
+        """Clusters whose next read is refused because they have too much to do; the watch is alive."""
         self.hold: set[tuple[str, Gate]] = set()
         """Waits that do not end while they are in here."""
         self.breaks_when_stopped = False
@@ -170,6 +172,9 @@ class World:
 
     async def read_vrg(self, request: contracts.ReadVrg) -> Observed:
         self._reach(request.cluster)
+        if request.cluster in self.busy:
+            self.busy.discard(request.cluster)
+            raise ApplicationError(f"{request.cluster} asks for patience", type="ServerBusy", non_retryable=True)
         while request.cluster in self.frozen:
             await asyncio.sleep(0.02)
         return self._seen(request.cluster)
