@@ -152,6 +152,8 @@ class LockRequest(Wire):
     workflow_id: str
     profiles: list[str]
     break_holder: str = ""
+    is_taken: bool = False
+    """The claim of this action has just taken it: the first renewal has time."""
 
 
 class ClaimEpoch(Wire):
@@ -177,6 +179,8 @@ class ClaimedEpoch(Wire):
 class StoresQuery(Wire):
     app: AppRef
     profiles: list[str]
+    witness: bool = False
+    """Whether the witness of the final sync is wanted as well; one more request per store."""
 
 
 class StoresSeen(Wire):

@@ -97,7 +97,9 @@ class StoreActivities:
     async def hold_lock(self, request: LockRequest) -> None:
         """See the contract; when only this worker ends, the lock stays for the attempt on another one."""
         mirror, app = self._mirror.of(request.profiles), request.app
-        due = 0.0
+        # A second attempt does not know when the first one renewed last.
+        is_taken = request.is_taken and activity.info().attempt == 1
+        due = time.monotonic() + self._renew_seconds if is_taken else 0.0
         try:
             while True:
                 if time.monotonic() >= due:
@@ -125,11 +127,11 @@ class StoreActivities:
         reports, newest, witness = await asyncio.gather(
             self._restorable(namespace, name, request.profiles),
             mirror.newest_epoch(namespace, name),
-            mirror.read_witness(namespace, name),
+            mirror.read_witness(namespace, name) if request.witness else _nothing(),
         )
         now = time.monotonic()
         self._silent |= {report.profile: (not report.reachable, now) for report in reports}
-        seen = witness.value
+        seen = witness.value if witness else None
         return StoresSeen(
             stores=reports,
             newest_epoch=newest.value,
@@ -211,6 +213,10 @@ class StoreActivities:
             self._tokens.popitem(last=False)
         activity.heartbeat(token)
         return token
+
+
+async def _nothing() -> None:
+    """Stands where a read is not wanted."""
 
 
 def _profiles(app: AppSpec) -> list[str]:

@@ -56,6 +56,9 @@ SETTLE_SECONDS = 1.0
 """Further looks at a target whose state is lost, and the pause before each: the operator's next pass brings it back
 within a second or so (vrg.md 2.3), and nobody is refused a failover for a moment's flap (D18)."""
 
+SILENT = ("NotServed", "TimedOut", "ClusterUnreachable", "GateClosed", "ServerBusy")
+"""Failures of a look that say nothing about the object: the cluster gave no answer (D10)."""
+
 HANDLER_SECONDS = 8.0
 """Time for what a handler must read before it answers; the command line gives up after 10 s (S15)."""
 
@@ -391,7 +394,10 @@ class DRPlacementControl:
         epoch = claimed.epoch
         self._state = decide.issue(self._state, epoch)
         reachable = [look_.cluster for look_ in seen if look_.reachable and look_.vrg is not None]
-        await asyncio.gather(*(self._stamp(cluster, epoch, kind) for cluster in reachable))
+        leaving = {*app.others(request.target)} if kind is ActionKind.FAILOVER else set()
+        await asyncio.gather(
+            *(self._stamp(cluster, epoch, kind, needed=cluster not in leaving) for cluster in reachable)
+        )
         await self._supersede(f"{kind.value} to {request.target or 'nowhere'} (epoch {number})")
         source = self._state.decision.cluster
         record = ActionRecord(
@@ -422,14 +428,23 @@ class DRPlacementControl:
         await self._start(kind, given, record)
         return self._answer(record, f"{kind.value} started")
 
-    async def _stamp(self, cluster: str, epoch: Epoch, kind: ActionKind) -> None:
-        await call(
-            contracts.stamp_epoch,
-            contracts.StampEpoch(app=self._app().ref, cluster=cluster, epoch=epoch, action=kind.value),
-            queue=names.cluster_queue(cluster),
-            limits=look(HANDLER_SECONDS / 2),
-            summary=f"Claim the VRG on {cluster}",
-        )
+    async def _stamp(self, cluster: str, epoch: Epoch, kind: ActionKind, needed: bool) -> None:
+        """Claims a cluster's VRG; one that is not needed and has fallen silent since it was looked at is passed over.
+
+        It is claimed when it returns, before anything else is written there (S6).
+        """
+        limits = short_within(self._state.timings.slot_seconds) if needed else look(HANDLER_SECONDS / 2)
+        try:
+            await call(
+                contracts.stamp_epoch,
+                contracts.StampEpoch(app=self._app().ref, cluster=cluster, epoch=epoch, action=kind.value),
+                queue=names.cluster_queue(cluster),
+                limits=limits,
+                summary=f"Claim the VRG on {cluster}",
+            )
+        except ActivityError as err:
+            if needed or failure(err)[0] not in SILENT:
+                raise
 
     async def _supersede(self, by: str) -> None:
         """Ends the running child and waits until its activities have ended: no two writers at a time."""
@@ -612,7 +627,7 @@ class DRPlacementControl:
             if is_cancelled_exception(err):
                 raise asyncio.CancelledError from err
             kind, line = failure(err)
-            if kind not in ("NotServed", "TimedOut", "ClusterUnreachable", "GateClosed", "ServerBusy"):
+            if kind not in SILENT:
                 raise
             reason = f"no worker reaches {cluster}" if kind == "NotServed" else line
             return Observed(cluster=cluster, reachable=False, error=reason, at=workflow.now())
@@ -649,7 +664,7 @@ class DRPlacementControl:
             )
         except ActivityError as err:
             kind, line = failure(err)
-            if kind not in ("NotServed", "TimedOut", "ClusterUnreachable", "GateClosed", "ServerBusy"):
+            if kind not in SILENT:
                 raise
             return contracts.SurveyResult(
                 observed=Observed(cluster=cluster, reachable=False, error=line, at=workflow.now())

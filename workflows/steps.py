@@ -424,7 +424,9 @@ class Action:
 
     def lock_request(self) -> contracts.LockRequest:
         """The lock of this application, held in the entity's name."""
-        return lock_request(self.app, self.epoch, workflow.info().workflow_id)
+        request = lock_request(self.app, self.epoch, workflow.info().workflow_id)
+        # A Reprotect follows by itself: nobody claimed an epoch for it, and with it the lock.
+        return request.model_copy(update={"is_taken": self.kind is not ActionKind.REPROTECT})
 
 
 def lock_request(app: AppSpec, epoch: Epoch, workflow_id: str, break_holder: str = "") -> contracts.LockRequest:
