@@ -270,9 +270,17 @@ def after(state: AppState, record: ActionRecord, result: ActionResult, now: date
             "protected": protected,
             "last_good": last_good,
             "history": [*state.history, ended][-REMEMBERED:],
-            "superseded": result.message if result.foreign_epoch else state.superseded,
+            "superseded": result.message if _met_foreign(state, record, result) else state.superseded,
         }
     )
+
+
+def _met_foreign(state: AppState, record: ActionRecord, result: ActionResult) -> bool:
+    """Whether an action that met a newer epoch met somebody else's.
+
+    One that our own next action is about to supersede meets the epoch that was just issued for it here.
+    """
+    return result.foreign_epoch and state.epoch is not None and record.epoch >= state.epoch.number
 
 
 def with_three_facts(record: ActionRecord, result: ActionResult) -> ActionRecord:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from activities.contracts import StoresSeen
-from ramen.app import AppRef, Decision, Observed, StoreReport, Volume
+from ramen.app import ActionKind, AppRef, Decision, Observed, StoreReport, Volume
 from ramen.epoch import Epoch
 from ramen.errors import HublessError, NoStore, Refused, VolumesMissing
 from ramen.names import EPOCH
 from tests.workflows.world import app_spec
 from workflows import state as decide
-from workflows.inputs import AppState, MoveRequest
+from workflows.inputs import ActionRecord, ActionResult, AppState, MoveRequest, Outcome
 
 NOW = datetime(2026, 11, 28, 14, 0, tzinfo=UTC)
 VOLUMES = [Volume(namespace="web", name="data-0", pv="pv-0")]
@@ -133,3 +133,18 @@ def test_what_is_worth_another_look(target: Observed, unsettled: bool) -> None:
 )
 def test_how_a_side_that_does_not_serve_is_demoted(peer: Observed, action: str | None) -> None:
     assert decide.demotion_action(AppRef(namespace="web", name="shop"), peer) == action
+
+
+@pytest.mark.parametrize(
+    ("epoch", "superseded"),
+    [
+        pytest.param(7, True, id="the newest action met an epoch that nobody here issued"),
+        pytest.param(6, False, id="an action that the newest one supersedes met our own epoch"),
+    ],
+)
+def test_whose_epoch_an_action_met(epoch: int, superseded: bool) -> None:
+    record = ActionRecord(kind=ActionKind.REPROTECT, workflow_id="drpc/web/shop/reprotect", epoch=epoch)
+    result = ActionResult(
+        action=ActionKind.REPROTECT, outcome=Outcome.SUPERSEDED, message="newer epoch", foreign_epoch=True
+    )
+    assert bool(decide.after(STATE, record, result, NOW).superseded) is superseded
