@@ -31,7 +31,7 @@ from activities.contracts import (
 from activities.errors import implements
 from activities.mirror import Mirror
 from activities.waiting import SharedWatch
-from activities.waits import Waits, WaitTimes
+from activities.waits import Waits, WaitTimes, beating
 from ramen import gates, names
 from ramen.app import AppRef, AppSpec, Observed, Role
 from ramen.desired import annotations_of, desired_vrg, merge, ordered_profiles, same_profiles
@@ -177,7 +177,8 @@ class ClusterActivities:
     @implements(contracts.apply_vrg)
     async def apply_vrg(self, request: ApplyVrg) -> Observed:
         """See the contract; a retry writes nothing when the first attempt did, and goes on waiting."""
-        await self._write(request.write)
+        async with beating(request.wait.cluster):
+            await self._write(request.write)
         return await self._waits.await_vrg(request.wait)
 
     @implements(contracts.demote_witnessed)

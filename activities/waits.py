@@ -49,6 +49,24 @@ class WaitTimes:
     """VRG and VolumeReplications come on two streams: how far the second may be behind the first."""
 
 
+@contextlib.asynccontextmanager
+async def beating(cluster: str, seconds: float = WaitTimes.beat) -> AsyncIterator[None]:
+    """Heartbeats every `seconds` while the body writes to a cluster: on a busy machine a write takes its time too."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat({"waiting": f"{cluster} to take the write"})
+            await asyncio.sleep(seconds)
+
+    task = asyncio.create_task(beat(), name=f"beats {cluster}")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
 class Waits:
     """Waits on the clusters of one worker."""
 
@@ -88,7 +106,9 @@ class Waits:
             check_write(epoch, Epoch.of(before), looking.what(app.ref, cluster))
             watch.witness.forget(app.ref)
         async with self._storing_witness(watch, app, epoch, request.volumes):
-            if (await write(request.write)).vrg is None:
+            async with beating(cluster, self._times.beat):
+                written = await write(request.write)
+            if written.vrg is None:
                 raise NotFound(f"{cluster} has no VRG {app.ref}: nothing to demote.")
             began = time.monotonic()
             vrg = await self._until(Judge(app.ref, cluster, secondary), epoch)

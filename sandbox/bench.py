@@ -260,6 +260,7 @@ async def _many(driver: Driver, count: int) -> None:
     """Many applications failed over at once: until all serve; CPU of product, servers and stand-ins apart."""
     apps = [Application.of("many", f"app-{number}") for number in range(count)]
     limit = asyncio.Semaphore(10)
+    driver.look_seconds = 2.0  # a hundred waits that look every moment would be most of the load
 
     async def prepare(app: Application) -> None:
         async with limit:

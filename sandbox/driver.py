@@ -51,7 +51,9 @@ class Driver:
     def __init__(self, sandbox: Sandbox, hubless: Hubless) -> None:
         self.sandbox = sandbox
         self.hubless = hubless
+        self.look_seconds = LOOK_SECONDS
         self._access: dict[str, DirectAccess] = {}
+        self._connecting = asyncio.Lock()
 
     async def close(self) -> None:
         """Closes the connections to the clusters."""
@@ -65,9 +67,10 @@ class Driver:
 
     async def access(self, cluster: str) -> DirectAccess:
         """An administrator's client for one cluster."""
-        if cluster not in self._access:
-            text = await asyncio.to_thread(self.sandbox.state.kubeconfig(cluster).read_text)
-            self._access[cluster] = await DirectAccess.from_kubeconfig(cluster, yaml.safe_load(text))
+        async with self._connecting:
+            if cluster not in self._access:
+                text = await asyncio.to_thread(self.sandbox.state.kubeconfig(cluster).read_text)
+                self._access[cluster] = await DirectAccess.from_kubeconfig(cluster, yaml.safe_load(text))
         return self._access[cluster]
 
     def ledger(self) -> Ledger:
@@ -190,7 +193,7 @@ class Driver:
         try:
             async with asyncio.timeout(seconds):
                 while not await holds():
-                    await asyncio.sleep(LOOK_SECONDS)
+                    await asyncio.sleep(self.look_seconds)
         except TimeoutError as err:
             raise TimeoutError(f"waited {seconds:g} s for {what}") from err
         return time.monotonic() - began

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
 from activities.contracts import (
     AwaitVrg,
@@ -23,6 +24,7 @@ from activities.contracts import (
     RequestUpload,
     StampEpoch,
 )
+from activities.waits import beating
 from ramen import names
 from ramen.app import Decision, Observed, Role, Volume
 from ramen.epoch import Epoch
@@ -781,3 +783,24 @@ async def test_an_upload_is_asked_for_by_removing_the_marks_and_waking_the_opera
     assert world.vrg()["metadata"]["generation"] == generation
     await made_secondary(world, 2)
     assert (await failure(world.activities.request_upload, request)).type == "NotYet"
+
+
+async def test_a_write_that_takes_its_time_gives_signs_of_life() -> None:
+    """A write that is part of a waiting activity must not lose it to the heartbeat's limit on a busy machine."""
+    beats: list[object] = []
+    enough = asyncio.Event()
+
+    def beaten(*details: object) -> None:
+        beats.extend(details)
+        if len(beats) >= 3:
+            enough.set()
+
+    async def slow_write() -> None:
+        async with beating("dr1", 0.01):
+            await enough.wait()
+
+    environment = ActivityEnvironment()
+    environment.on_heartbeat = beaten
+    async with asyncio.timeout(5):
+        await environment.run(slow_write)
+    assert beats[0] == {"waiting": "dr1 to take the write"}
