@@ -22,6 +22,7 @@ from activities.contracts import (
     DemoteWitnessed,
     LastSeen,
     PublishDecision,
+    ReadDecision,
     ReadVrg,
     RemoveRestored,
     RequestUpload,
@@ -33,7 +34,7 @@ from activities.mirror import Mirror
 from activities.waiting import SharedWatch
 from activities.waits import Waits, WaitTimes, beating
 from ramen import gates, names
-from ramen.app import AppRef, AppSpec, Observed, Role
+from ramen.app import AppRef, AppSpec, Decision, Observed, Role
 from ramen.desired import annotations_of, desired_vrg, merge, ordered_profiles, same_profiles
 from ramen.epoch import Epoch, check_write
 from ramen.errors import AlreadyExists, Conflict, NotFound, NotYet
@@ -113,6 +114,13 @@ class ClusterActivities:
             reachable=vrgs.live,
             error=vrgs.error if vrgs.lists else f"{request.cluster} was never seen by this worker",
         )
+
+    @implements(contracts.read_decision)
+    async def read_decision(self, request: ReadDecision) -> Decision:
+        """See the contract."""
+        access = self._clusters.access(request.cluster)
+        name = names.placement_decision_name(request.placement)
+        return decisions.read(await access.read(PLACEMENT_DECISION, name, request.app.namespace))
 
     @implements(contracts.cluster_health)
     async def cluster_health(self, cluster: str) -> ClusterHealth:

@@ -236,6 +236,47 @@ class SurveyResult(Wire):
     missing_kinds: list[str] = []
 
 
+class ReadMirror(Wire):
+    """Asks for what the stores say of an application; without profiles, every store that the worker knows."""
+
+    app: AppRef
+    profiles: list[str] = []
+
+
+class MirrorSeen(Wire):
+    """The newest documents of the mirror in any store that answers; None where no store has one."""
+
+    state: dict[str, Any] | None = None
+    """Fields of `ramen.s3layout.StateDocument`."""
+    decision: Decision | None = None
+    newest_epoch: Epoch | None = None
+    stores: list[StoreReport] = []
+    """Who answered; the volumes are left out."""
+
+
+class ReadDecision(Wire):
+    app: AppRef
+    placement: str
+    cluster: str
+
+
+class EntitySeen(Wire):
+    """What Temporal knows of an application."""
+
+    is_open: bool = False
+    superseded: str = ""
+    """Why the open entity stopped acting (S1); empty for one that acts."""
+    actions: list[str] = []
+    """Workflow IDs of actions that are open."""
+
+
+class EndEntity(Wire):
+    """Ends whatever is open in Temporal for an application, so that another entity can take its place (S14)."""
+
+    app: AppRef
+    reason: str
+
+
 class ForwardRequest(Wire):
     """A Failover or Relocate that was started in Temporal Web, to be sent to the entity as an Update."""
 
@@ -374,6 +415,36 @@ async def mirror_state(request: MirrorState) -> list[str]:
 @activity.defn(name="append_history")
 async def append_history(request: AppendHistory) -> list[str]:
     """Writes the record of a finished action to every store that answers; returns those."""
+    raise NotImplementedError
+
+
+@activity.defn(name="read_mirror")
+async def read_mirror(request: ReadMirror) -> MirrorSeen:
+    """Reads state, decision and newest epoch from the stores that answer."""
+    raise NotImplementedError
+
+
+@activity.defn(name="list_mirrored")
+async def list_mirrored() -> list[AppRef]:
+    """Every application that any store that answers knows, and every one that a watch of this worker sees."""
+    raise NotImplementedError
+
+
+@activity.defn(name="read_decision")
+async def read_decision(request: ReadDecision) -> Decision:
+    """Whom a cluster's PlacementDecision names; an absent one names nobody."""
+    raise NotImplementedError
+
+
+@activity.defn(name="describe_entity")
+async def describe_entity(app: AppRef) -> EntitySeen:
+    """Whether an application's entity and actions are open in Temporal, and whether it acts."""
+    raise NotImplementedError
+
+
+@activity.defn(name="end_entity")
+async def end_entity(request: EndEntity) -> None:
+    """Terminates the entity and its open actions; what an action still writes is refused by the next epoch (S1)."""
     raise NotImplementedError
 
 

@@ -22,6 +22,14 @@ def entries(decision: Decision) -> list[dict[str, str]]:
     return retained + chosen
 
 
+def read(found: Object | None) -> Decision:
+    """The decision that a PlacementDecision holds; an absent or empty one names nobody."""
+    listed = ((found or {}).get("status") or {}).get("decisions") or []
+    retained = [entry["clusterName"] for entry in listed if entry.get("reason") == names.RETAINED_FOR_FAILOVER]
+    chosen = [entry["clusterName"] for entry in listed if entry.get("reason") != names.RETAINED_FOR_FAILOVER]
+    return Decision(cluster=chosen[0] if chosen else None, retained=retained, epoch=Epoch.of(found))
+
+
 def metadata(app: AppSpec, epoch: Epoch) -> Object:
     """Labels by which the decision is found, and the epoch that wrote it."""
     return {

@@ -391,6 +391,12 @@ class Mirror:
         key = names.cluster_status_key(document.cluster)
         return _written(await self._each(lambda store: store.put(key, document.encode()), seconds))
 
+    async def applications(self, seconds: float = READ_SECONDS) -> set[tuple[str, str]]:
+        """Namespace and name of every application with a state in any store that answers."""
+        answers = await self._each(lambda store: store.list(names.MIRROR_PREFIX), seconds)
+        found = (names.split_mirror_key(key) for keys in answers.values.values() for key in keys)
+        return {each for each in found if each is not None}
+
     async def delete_application(self, namespace: str, name: str, seconds: float = READ_SECONDS) -> MirrorWrite:
         """Deletes all of an application but its newest claim, the tombstone (S7), and the lock, which its holder
         gives back itself."""

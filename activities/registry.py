@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ from activities.forwarding import ForwardingActivities
 from activities.mirror import Mirror
 from activities.store import StoreActivities
 from activities.surveying import SurveyActivities
+from activities.waiting import object_key
 from activities.waits import WaitTimes
+from ramen.errors import GateClosed
 
 Activities = Sequence[Callable[..., Any]]
 
@@ -37,7 +40,8 @@ def register(
 
     `operator_stores` holds the dr-cluster operator's own buckets by S3 profile and may change over time.
     """
-    stores = StoreActivities(mirror, operator_stores)
+    stores = StoreActivities(mirror, operator_stores, watched=lambda: _watched(clusters))
+    entities = ForwardingActivities()
     on_clusters = ClusterActivities(clusters, mirror, stores.silent_profiles, times)
     surveys = SurveyActivities(clusters)
     control: list[Callable[..., Any]] = [
@@ -51,7 +55,11 @@ def register(
         on_clusters.last_seen,
         on_clusters.cluster_health,
         on_clusters.list_health,
-        ForwardingActivities().forward_request,
+        stores.read_mirror,
+        stores.list_mirrored,
+        entities.forward_request,
+        entities.describe_entity,
+        entities.end_entity,
     ]
     cluster: list[Callable[..., Any]] = [
         on_clusters.read_vrg,
@@ -61,6 +69,7 @@ def register(
         on_clusters.apply_vrg,
         on_clusters.demote_witnessed,
         on_clusters.publish_decision,
+        on_clusters.read_decision,
         on_clusters.ensure_namespace,
         on_clusters.delete_vrg,
         on_clusters.remove_restored,
@@ -69,3 +78,12 @@ def register(
         surveys.survey_cluster,
     ]
     return Registered(control, cluster)
+
+
+def _watched(clusters: Clusters) -> list[tuple[str, str]]:
+    """Namespace and name of every VRG in sight."""
+    found: list[tuple[str, str]] = []
+    for name in clusters.names():
+        with suppress(GateClosed):  # a cluster that has only just joined
+            found += [object_key(vrg) for vrg in clusters.watch(name).vrgs.objects()]
+    return found

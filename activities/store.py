@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -21,13 +21,15 @@ from activities.contracts import (
     ClaimedEpoch,
     ClaimEpoch,
     LockRequest,
+    MirrorSeen,
     MirrorState,
+    ReadMirror,
     StoresQuery,
     StoresSeen,
 )
 from activities.errors import implements
 from activities.mirror import RENEW_SECONDS, STORE_SECONDS, Mirror
-from ramen.app import AppSpec, StoreReport, Witness
+from ramen.app import AppRef, AppSpec, Decision, StoreReport, Witness
 from ramen.errors import Invalid, StaleEpoch, StoreDenied, StoreUnreachable
 from ramen.s3layout import DecisionDocument, Document, EpochClaim, HistoryDocument, StateDocument
 
@@ -51,8 +53,18 @@ Doc = TypeVar("Doc", bound=Document)
 class StoreActivities:
     """All activities of the control queue that speak to stores."""
 
-    def __init__(self, mirror: Mirror, operator: Mapping[str, S3Store], renew_seconds: float = RENEW_SECONDS) -> None:
-        """`operator` holds the dr-cluster operator's own buckets by profile and may change over time."""
+    def __init__(
+        self,
+        mirror: Mirror,
+        operator: Mapping[str, S3Store],
+        renew_seconds: float = RENEW_SECONDS,
+        watched: Callable[[], Iterable[tuple[str, str]]] = tuple,
+    ) -> None:
+        """`operator` holds the dr-cluster operator's own buckets by profile and may change over time.
+
+        `watched` answers namespace and name of every VRG that the watches of this worker see.
+        """
+        self._watched = watched
         self._mirror = mirror
         self._operator = operator
         self._renew_seconds = renew_seconds
@@ -137,6 +149,39 @@ class StoreActivities:
             newest_epoch=newest.value,
             witness=Witness(volumes=seen.volumes, seen_at=seen.seen_at) if seen else Witness(),
         )
+
+    @implements(contracts.read_mirror)
+    async def read_mirror(self, request: ReadMirror) -> MirrorSeen:
+        """See the contract."""
+        namespace, name = request.app.namespace, request.app.name
+        mirror = self._mirror.of(request.profiles) if request.profiles else self._mirror
+        state, decision, newest = await asyncio.gather(
+            mirror.read_state(namespace, name),
+            mirror.read_decision(namespace, name),
+            mirror.newest_epoch(namespace, name),
+        )
+        silent = [StoreReport(profile=name, reachable=False, error=why) for name, why in newest.failed.items()]
+        found = decision.value
+        return MirrorSeen(
+            state=state.value.model_dump(mode="json") if state.value else None,
+            decision=Decision(
+                cluster=found.cluster,
+                previous=found.previous,
+                retained=found.retained,
+                epoch=found.epoch,
+                decided_at=found.decided_at,
+            )
+            if found
+            else None,
+            newest_epoch=newest.value,
+            stores=[*(StoreReport(profile=name, reachable=True) for name in newest.answered), *silent],
+        )
+
+    @implements(contracts.list_mirrored)
+    async def list_mirrored(self) -> list[AppRef]:
+        """See the contract."""
+        found = {*await self._mirror.applications(), *self._watched()}
+        return [AppRef(namespace=namespace, name=name) for namespace, name in sorted(found)]
 
     @implements(contracts.mirror_state)
     async def mirror_state(self, request: MirrorState) -> list[str]:

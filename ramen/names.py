@@ -34,6 +34,11 @@ def action_id(namespace: str, name: str, action: str, epoch: int) -> str:
     return f"drpc/{namespace}/{name}/{action.lower()}-{epoch}"
 
 
+def adopt_id(namespace: str, name: str) -> str:
+    """Workflow ID of an adoption."""
+    return f"adopt/{namespace}/{name}"
+
+
 def split_entity_id(workflow_id: str) -> tuple[str, str] | None:
     """`(namespace, name)` of an entity's or action's workflow ID; None for any other workflow."""
     parts = workflow_id.split("/")
@@ -132,12 +137,22 @@ def pvc_prefix(namespace: str, name: str) -> str:
 COORDINATION_BUCKET = "ramen-coordination"
 
 
+MIRROR_PREFIX = "drpc-"
+"""What the keys of every application begin with."""
+
+
+def split_mirror_key(key: str) -> tuple[str, str] | None:
+    """Namespace and name of the application whose state a key holds; None for any other key."""
+    parts = key.removeprefix(MIRROR_PREFIX).split("/")
+    return (parts[0], parts[1]) if key.startswith(MIRROR_PREFIX) and parts[2:] == ["state"] else None
+
+
 def mirror_prefix(namespace: str, name: str) -> str:
     """Prefix of an application in the mirror.
 
     A slash and not a dash between the two: `web-shop`/`db` and `web`/`shop-db` must not share a lock and an epoch.
     """
-    return f"drpc-{namespace}/{name}/"
+    return f"{MIRROR_PREFIX}{namespace}/{name}/"
 
 
 def lock_key(namespace: str, name: str) -> str:

@@ -556,7 +556,11 @@ class DRPlacementControl:
             "phase": view.phase(self._state),
             "progression": view.progression(self._state),
             "conditions": view.conditions(self._state, now),
-            "observed": {"debts": [debt.model_dump(mode="json") for debt in self._state.debts]},
+            "observed": {
+                "debts": [debt.model_dump(mode="json") for debt in self._state.debts],
+                "protected": {cluster: at.isoformat() for cluster, at in self._state.protected.items()},
+                "last_good": {cluster: at.isoformat() for cluster, at in self._state.last_good.items()},
+            },
             "written_at": now.isoformat(),
         }
         moments = {"serving": result.serving_at, "cleaned": result.cleaned_at, "reprotected": result.reprotected_at}

@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from activities.contracts import ProtectRequest
-from ramen.app import ActionKind, AppSpec, Decision, PodCount, Volume, Wanted, Wire
+from ramen.app import ActionKind, AppRef, AppSpec, Decision, PodCount, Volume, Wanted, Wire
 from ramen.epoch import Epoch
+from ramen.recovery import Inference
 
 
 class Timings(Wire):
@@ -244,6 +245,34 @@ class AppState(Wire):
     def epoch(self) -> Epoch | None:
         """The newest epoch issued."""
         return self.issued[-1] if self.issued else None
+
+
+class AdoptRequest(Wire):
+    """Asks what an application is doing that no workflow holds, and with `consent` to hold it again (design 9)."""
+
+    app: AppRef
+    consent: bool = False
+    serving: str = ""
+    """The cluster that a person named, where nothing else says which one counts."""
+    policy: str = ""
+    """The DRPolicy of an application that no store knows, as one that a Ramen hub protected."""
+    placement: str = ""
+    break_lock: str = ""
+    requester: str = ""
+    reason: str = ""
+    timings: Timings = Timings()
+
+
+class AdoptResult(Wire):
+    """What was inferred, and with consent what was started."""
+
+    inference: Inference
+    clusters: dict[str, str] = {}
+    """By cluster: what was seen there, in words."""
+    adopted: bool = False
+    epoch: int = 0
+    workflow_id: str = ""
+    """The action that goes on; empty where cleaning up and re-protecting follow by themselves."""
 
 
 class StatusView(Wire):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from workflows.adopt import Adopt
 from workflows.deploy import Deploy
 from workflows.entity import DRPlacementControl
 from workflows.failover import Failover
@@ -11,7 +12,7 @@ from workflows.relocate import Relocate
 from workflows.reprotect import Reprotect
 from workflows.unprotect import Unprotect
 
-WORKFLOWS: list[type] = [DRPlacementControl, Deploy, Failover, Relocate, Reprotect, Unprotect]
+WORKFLOWS: list[type] = [DRPlacementControl, Adopt, Deploy, Failover, Relocate, Reprotect, Unprotect]
 
 
 def sandbox_runner() -> SandboxedWorkflowRunner:

@@ -19,7 +19,8 @@ from temporalio.exceptions import ApplicationError
 
 from activities import contracts
 from activities.contracts import Gate
-from ramen.app import AppSpec, Decision, Observed, PodCount, PolicyCluster, Role, StoreReport, Volume, Witness
+from activities.forwarding import ForwardingActivities
+from ramen.app import AppRef, AppSpec, Decision, Observed, PodCount, PolicyCluster, Role, StoreReport, Volume, Witness
 from ramen.epoch import Epoch, check_write
 from ramen.errors import HublessError
 from ramen.names import EPOCH
@@ -67,6 +68,8 @@ class World:
         self.unwitnessed: set[str] = set()
         self.claims: dict[int, Epoch] = {}
         self.lock_holder = ""
+        self.mirrored: dict[str, Any] | None = None
+        self.mirrored_decision: Decision | None = None
         self.log: list[tuple[str, str, str]] = []
         """(activity, cluster, detail), in order."""
         self.changed = asyncio.Event()
@@ -299,11 +302,33 @@ class World:
 
     async def mirror_state(self, request: contracts.MirrorState) -> list[str]:
         self.log.append(("mirror_state", "", request.document["phase"]))
+        self.mirrored = {**request.document, "epoch": request.epoch.model_dump()}
+        self.mirrored_decision = request.decision
         return list(self.stored)
 
     async def append_history(self, request: contracts.AppendHistory) -> list[str]:
         self.log.append(("append_history", "", request.action))
         return list(self.stored)
+
+    async def read_mirror(self, request: contracts.ReadMirror) -> contracts.MirrorSeen:
+        newest = self.claims[max(self.claims)] if self.claims else None
+        decision = self.mirrored_decision
+        stores = [StoreReport(profile=profile, reachable=True) for profile in self.stored]
+        return contracts.MirrorSeen(state=self.mirrored, decision=decision, newest_epoch=newest, stores=stores)
+
+    async def list_mirrored(self) -> list[AppRef]:
+        return [AppRef(namespace="web", name=self.name)] if self.mirrored else []
+
+    async def read_decision(self, request: contracts.ReadDecision) -> Decision:
+        self._reach(request.cluster)
+        return self.decisions.get(request.cluster, Decision())
+
+    async def describe_entity(self, app: AppRef) -> contracts.EntitySeen:
+        seen: contracts.EntitySeen = await ForwardingActivities().describe_entity(app)
+        return seen
+
+    async def end_entity(self, request: contracts.EndEntity) -> None:
+        await ForwardingActivities().end_entity(request)
 
     async def forward_request(self, request: contracts.ForwardRequest) -> dict[str, Any]:
         handle = activity.client().get_workflow_handle(f"drpc/{request.app.namespace}/{request.app.name}")

@@ -1,0 +1,194 @@
+"""What is inferred of an application that no workflow holds any more: every row is a rule (drpc.md 3.9)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ramen import names
+from ramen.app import AppRef, Observed
+from ramen.epoch import Epoch
+from ramen.recovery import Evidence, Verdict, infer, told
+
+APP = AppRef(namespace="web", name="shop")
+
+
+def vrg(
+    cluster: str,
+    role: str,
+    epoch: str = "7.a",
+    *,
+    decision: str = "",
+    previous: str = "",
+    action: str = "",
+) -> Observed:
+    annotations = {names.EPOCH: epoch, names.DECISION: decision, names.PREVIOUS: previous}
+    body: dict[str, Any] = {
+        "metadata": {"name": "shop", "namespace": "web", "annotations": annotations},
+        "spec": {"replicationState": role, "action": action},
+    }
+    return Observed(cluster=cluster, vrg=body)
+
+
+def gone(cluster: str) -> Observed:
+    return Observed(cluster=cluster)
+
+
+def silent(cluster: str) -> Observed:
+    return Observed(cluster=cluster, reachable=False, error="connection refused")
+
+
+P1, S2 = vrg("dr1", "primary", decision="dr1"), vrg("dr2", "secondary")
+PROMOTED2 = vrg("dr2", "primary", "8.b", decision="dr2", previous="dr1")
+
+
+def case(
+    name: str,
+    looks: list[Observed],
+    verdict: Verdict,
+    serving: str = "",
+    says: str = "",
+    placed: dict[str, str | None] | None = None,
+    claim: str = "",
+    decided: str | None = None,
+) -> Any:
+    """A row; by default every cluster that answers is placed on dr1."""
+    answering = {look.cluster: "dr1" for look in looks if look.reachable}
+    seen = Evidence(APP, looks, placed if placed is not None else answering, Epoch.parse(claim), decided)
+    return pytest.param(seen, verdict, serving, says, id=name)
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict", "serving", "says"),
+    [
+        case("a Primary that is decided for is held", [P1, S2], Verdict.ADOPT, "dr1"),
+        case("also while its peer is away", [P1, silent("dr2")], Verdict.ADOPT, "dr1"),
+        case("nothing anywhere is nothing to adopt", [gone("dr1"), gone("dr2")], Verdict.NOTHING, says="protect"),
+        case(
+            "no VRG where somebody is silent: the stores name the silent one",
+            [silent("dr1"), gone("dr2")],
+            Verdict.ADOPT,
+            "dr1",
+            decided="dr1",
+        ),
+        case(
+            "no VRG where somebody is silent and no store knows: a person decides (unknown is not absent)",
+            [silent("dr1"), gone("dr2")],
+            Verdict.ASK,
+            says="dr1",
+        ),
+        case(
+            "a promotion whose decision was not published is finished",
+            [vrg("dr1", "primary", "8.b", decision="dr1"), PROMOTED2],
+            Verdict.FINISH,
+            "dr2",
+            claim="8.b",
+            decided="dr1",
+        ),
+        case(
+            "also with the source away",
+            [silent("dr1"), PROMOTED2],
+            Verdict.FINISH,
+            "dr2",
+            placed={"dr2": None},
+            claim="8.b",
+        ),
+        case(
+            "a promotion that the stores know as decided is held",
+            [silent("dr1"), PROMOTED2],
+            Verdict.ADOPT,
+            "dr2",
+            placed={"dr2": None},
+            decided="dr2",
+        ),
+        case(
+            "a returned Primary of an older epoch is a debt",
+            [P1, PROMOTED2],
+            Verdict.ADOPT,
+            "dr2",
+            says="dr1 is Primary of an older epoch",
+            placed={"dr1": "dr1", "dr2": "dr2"},
+        ),
+        case(
+            "a claim that changed nothing yet is lost, where every side answers",
+            [P1, S2],
+            Verdict.ADOPT,
+            "dr1",
+            says="ask for it again",
+            claim="8.b",
+        ),
+        case(
+            "a claim that a silent side may carry is for a person",
+            [P1, silent("dr2")],
+            Verdict.ASK,
+            says="dr2, which may carry it",
+            claim="8.b",
+        ),
+        case(
+            "a claim that is stamped on the side that answers went no further",
+            [vrg("dr1", "primary", "8.b", decision="dr1"), silent("dr2")],
+            Verdict.ADOPT,
+            "dr1",
+            claim="8.b",
+        ),
+        case(
+            "a relocate that was cut off after the demotion brings the source back",
+            [vrg("dr1", "secondary", "8.b", action="Relocate"), vrg("dr2", "secondary", "8.b")],
+            Verdict.BRING_BACK,
+            "dr1",
+            placed={"dr1": None, "dr2": None},
+        ),
+        case(
+            "the decision in the stores says who was the source",
+            [vrg("dr1", "secondary", action="Relocate"), vrg("dr2", "secondary", action="Relocate")],
+            Verdict.BRING_BACK,
+            "dr2",
+            decided="dr2",
+        ),
+        case(
+            "both Secondary and nothing says who served", [vrg("dr1", "secondary"), S2], Verdict.ASK, says="dr1 | dr2"
+        ),
+        case(
+            "a Secondary alone: the silent one is taken for the Primary, and the failover is named",
+            [silent("dr1"), S2],
+            Verdict.ADOPT,
+            "dr1",
+            says="hubless failover shop -n web --to dr2",
+        ),
+        case(
+            "one number, two tokens: two Temporals acted (S1)",
+            [vrg("dr1", "primary", "8.a", decision="dr1"), vrg("dr2", "primary", "8.b", decision="dr2")],
+            Verdict.ASK,
+            says="two Temporals",
+        ),
+        case(
+            "two Primaries of one epoch that do not know of each other",
+            [vrg("dr1", "primary"), vrg("dr2", "primary")],
+            Verdict.ASK,
+            says="both Primary",
+        ),
+        case(
+            "Ramen's own VRGs carry no epoch and are held as they are",
+            [vrg("dr1", "primary", ""), vrg("dr2", "secondary", "")],
+            Verdict.ADOPT,
+            "dr1",
+            says="made by Ramen",
+            placed={"dr1": None, "dr2": None},
+        ),
+    ],
+)
+def test_inference(seen: Evidence, verdict: Verdict, serving: str, says: str) -> None:
+    found = infer(seen)
+    assert (found.verdict, found.serving) == (verdict, serving), found
+    assert says in f"{found.why} {found.plan}", found
+    assert "\n" not in found.why + found.plan
+
+
+def test_a_person_may_name_a_side_that_answers_or_one_that_does_not() -> None:
+    seen = Evidence(APP, [P1, silent("dr2")], {"dr1": "dr1"}, Epoch.parse("8.b"))
+    assert (told(seen, "dr1").verdict, told(seen, "dr1").serving) == (Verdict.FINISH, "dr1")
+    held = told(seen, "dr2")
+    assert (held.verdict, held.serving) == (Verdict.ADOPT, "dr2")
+    assert "Nothing is written there" in held.plan
+    assert held.epoch == Epoch(number=8, token="b")

@@ -1,0 +1,148 @@
+"""Adoption over a world in memory and a real Temporal server: what is inferred, what is held, what goes on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+
+from activities.contracts import Gate
+from ramen import names
+from ramen.app import AppRef
+from ramen.names import DECISION, PREVIOUS
+from ramen.recovery import Verdict
+from tests.workflows.conftest import Application
+from tests.workflows.world import World
+from workflows.inputs import AdoptRequest, AdoptResult, MoveRequest, Outcome, Timings
+
+
+async def adopt(shop: Application, consent: bool = True, **more: str) -> AdoptResult:
+    request = AdoptRequest(
+        app=AppRef(namespace="web", name=shop.name), consent=consent, timings=Timings(look_seconds=1), **more
+    )
+    result: AdoptResult = await shop.client.execute_workflow(
+        "Adopt",
+        request,
+        id=names.adopt_id("web", shop.name),
+        task_queue=names.CONTROL_QUEUE,
+        result_type=AdoptResult,
+    )
+    return result
+
+
+async def forgotten(shop: Application) -> None:
+    """Everything of the application that Temporal holds is gone."""
+    async for found in shop.client.list_workflows('ExecutionStatus="Running"'):
+        if shop.name in found.id:
+            await shop.client.get_workflow_handle(found.id).terminate("lost")
+
+
+async def test_an_idle_application_is_held_again_and_moves(shop: Application, world: World) -> None:
+    await shop.protect()
+    before = await shop.protected()
+    await forgotten(shop)
+    looked = await adopt(shop, consent=False)
+    assert (looked.inference.verdict, looked.inference.serving, looked.adopted) == (Verdict.ADOPT, "dr1", False)
+    world.log.clear()
+    held = await adopt(shop)
+    assert held.adopted
+    status = await shop.protected()
+    assert status.state.epoch is not None
+    assert before.state.epoch is not None
+    assert status.state.epoch.number == before.state.epoch.number + 1
+    assert status.state.volumes == before.state.volumes
+    assert ("write_vrg", "dr1", "primary") not in world.log, "what runs is not touched"
+    answer = await shop.move("failover", "dr2")
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+
+
+async def test_a_site_lost_together_with_temporal_can_be_failed_over(shop: Application, world: World) -> None:
+    """S2: the proof of the good copy survives in the stores, so the worst day needs no acceptance of loss."""
+    await shop.protect()
+    await shop.protected()
+    async with asyncio.timeout(20):
+        while not (world.mirrored or {}).get("observed", {}).get("protected"):
+            await asyncio.sleep(0.05)
+    await forgotten(shop)
+    world.silent.add("dr1")
+    held = await adopt(shop)
+    assert (held.inference.verdict, held.inference.serving) == (Verdict.ADOPT, "dr1")
+    answer = await shop.move("failover", "dr2")
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+    assert world.decisions["dr2"].cluster == "dr2"
+
+
+async def test_a_promotion_that_was_cut_off_is_finished(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr2", Gate.READY))
+    await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while world.role("dr2") != "primary":
+            await asyncio.sleep(0.05)
+    await forgotten(shop)
+    world.hold.clear()
+    world.vrgs["dr2"]["metadata"]["annotations"] |= {DECISION: "dr2", PREVIOUS: "dr1"}
+    held = await adopt(shop)
+    assert (held.inference.verdict, held.inference.serving) == (Verdict.FINISH, "dr2")
+    assert (await shop.ended(held.workflow_id)).outcome is Outcome.DONE
+    assert world.decisions["dr2"].cluster == "dr2"
+    status = await shop.protected()
+    assert status.state.decision.cluster == "dr2"
+    assert world.role("dr1") == "secondary"
+
+
+async def test_a_relocate_that_was_cut_off_brings_its_source_back(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr2", Gate.SECONDARY))
+    await shop.move("relocate", "dr2")
+    async with asyncio.timeout(20):
+        while world.role("dr1") != "secondary":
+            await asyncio.sleep(0.05)
+    await forgotten(shop)
+    world.hold.clear()
+    held = await adopt(shop)
+    assert (held.inference.verdict, held.inference.serving) == (Verdict.BRING_BACK, "dr1")
+    assert (await shop.ended(held.workflow_id)).outcome is Outcome.DONE
+    assert world.role("dr1") == "primary"
+    assert world.decisions["dr1"].cluster == "dr1"
+
+
+async def test_a_fork_is_for_a_person_who_may_name_a_side(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    await forgotten(shop)
+    world.set_epoch("dr2", "1.other")
+    asked = await adopt(shop)
+    assert (asked.inference.verdict, asked.adopted) == (Verdict.ASK, False)
+    assert set(asked.inference.choices) == {"dr1", "dr2"}
+    held = await adopt(shop, serving="dr1")
+    assert held.adopted
+    status = await shop.protected()
+    assert status.state.decision.cluster == "dr1"
+
+
+async def test_what_is_held_is_refused_and_an_entity_that_stopped_is_replaced(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    with pytest.raises(WorkflowFailureError) as caught:
+        await adopt(shop)
+    assert isinstance(caught.value.cause, ApplicationError)
+    assert "nothing to adopt" in caught.value.cause.message
+    world.set_epoch("dr2", "9.somebody")
+    await shop.refused("failover", MoveRequest(target="dr2", request_id="r1"))
+    held = await adopt(shop, serving="dr1")
+    assert held.adopted
+    assert held.epoch >= 10
+    status = await shop.protected()
+    assert not status.state.superseded
+
+
+async def test_unknown_to_clusters_and_stores_is_said_so(shop: Application, world: World) -> None:
+    with pytest.raises(WorkflowFailureError) as caught:
+        await adopt(shop)
+    assert isinstance(caught.value.cause, ApplicationError)
+    assert "--policy" in caught.value.cause.message
