@@ -32,6 +32,9 @@ PARTS = {"api": "apiserver", "store": "s3", "worker": "worker", "operator": "ope
 ONCE = {"temporal": "temporal", "array": "array"}
 """Parts that the sandbox has once."""
 
+LOSE_HISTORY = "lose-history"
+"""A verb of Temporal alone: it comes back empty, and `hubless adopt` holds the applications again."""
+
 VERBS = ("stop", "start", "freeze", "thaw", "restart", "kill")
 
 
@@ -284,6 +287,10 @@ def _process_fault(part: str) -> None:
         name: Name = "default",
     ) -> None:
         async def work(sandbox: Sandbox) -> int:
+            if part == "temporal" and verb == LOSE_HISTORY:
+                await sites.lose_history(sandbox)
+                console.success("temporal: started again without any history; next: hubless adopt --all")
+                return exitcodes.DONE
             if verb not in VERBS:
                 raise SandboxError(f"{verb}: give one of {', '.join(VERBS)}")
             if part in PARTS and not cluster:

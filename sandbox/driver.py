@@ -24,7 +24,7 @@ from sandbox.application import Application, deploy, ensure, register
 from sandbox.ledger import Ledger
 from sandbox.lifecycle import Sandbox
 from starter.client import Hubless
-from starter.failures import Unfinished
+from starter.failures import NoWorker, Unfinished, Unreachable
 from workflows.inputs import (
     ActionResult,
     Answer,
@@ -186,7 +186,7 @@ class Driver:
         async def holds() -> bool:
             try:
                 return bool(await condition())
-            except HublessError:
+            except (HublessError, NoWorker, Unreachable):
                 return False
 
         began = time.monotonic()

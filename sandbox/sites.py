@@ -63,6 +63,14 @@ async def give_back(sandbox: Sandbox, cluster: str, order: random.Random | None 
     await together(*(_after(0.2 * place, step) for place, step in enumerate(steps)))
 
 
+async def lose_history(sandbox: Sandbox) -> None:
+    """Temporal dies and comes back empty: every history is gone, the workers stay."""
+    await sandbox.processes.kill("temporal")
+    for path in (sandbox.directory / "data").glob("temporal.db*"):
+        path.unlink()
+    await sandbox.processes.start_again("temporal")
+
+
 async def _after(seconds: float, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Parts of a real site do not come up at the same moment."""
     await asyncio.sleep(seconds)

@@ -23,15 +23,25 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import TimeoutError as TimedOut
 from temporalio.service import RPCStatusCode
 
 from ramen import errors, names
 from starter.failures import Failed, NoWorker, Refused, Stopped, Unfinished, Unreachable
-from workflows.inputs import ActionResult, Answer, AppState, ProtectUpdate, StatusView, StepsView
+from workflows.inputs import (
+    ActionResult,
+    AdoptRequest,
+    AdoptResult,
+    Answer,
+    AppState,
+    ProtectUpdate,
+    StatusView,
+    StepsView,
+)
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -43,6 +53,8 @@ CONNECT_SECONDS = 5.0
 """A server that is there answers within milliseconds; a dropped packet costs the operator no more than this."""
 ANSWER_SECONDS = 10.0
 """How long a request may go unanswered before the command says that it is not known whether it started (S15)."""
+ADOPT_SECONDS = 40.0
+"""An adoption looks at every cluster and store, of which some may be silent, and waits for its first steps."""
 ONE_LINE = 100
 """Longer refusals are shown on two lines, as terminals are wide."""
 QUERY_SECONDS = 3.0
@@ -189,6 +201,46 @@ class Hubless:
             if err.status is RPCStatusCode.NOT_FOUND:
                 raise self._broken(err, namespace, name) from err
             raise unknown from err
+
+    async def adopt(self, request: AdoptRequest) -> AdoptResult:
+        """Looks at an application that no workflow holds, and with consent holds it again.
+
+        Raises `Refused` in the workflow's own words, `NoWorker` when no worker answers in `ADOPT_SECONDS`.
+        """
+        app = request.app
+        call = self.client.execute_workflow(
+            "Adopt",
+            request,
+            id=names.adopt_id(app.namespace, app.name),
+            task_queue=names.CONTROL_QUEUE,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            # Only a look may be given up; what was consented to is carried to its end.
+            execution_timeout=None if request.consent else timedelta(seconds=ADOPT_SECONDS),
+            result_type=AdoptResult,
+            static_summary=f"{'Adopts' if request.consent else 'Looks at'} {app.name} in namespace {app.namespace}",
+        )
+        no_worker = NoWorker(
+            f"No worker answered for {app.name} in {ADOPT_SECONDS:.0f} s (task queue {names.CONTROL_QUEUE}).\n"
+            "  See which workers run: hubless check. What was consented to goes on once one answers."
+        )
+        try:
+            async with asyncio.timeout(ADOPT_SECONDS):
+                result: AdoptResult = await call
+        except TimeoutError as err:
+            raise no_worker from err
+        except WorkflowFailureError as err:
+            cause: BaseException | None = err.cause
+            if isinstance(cause, ActivityError):
+                cause = cause.cause
+            if isinstance(cause, ApplicationError) and cause.type in REFUSALS:
+                raise Refused(_two_lines(cause.message)) from err
+            if isinstance(cause, TimedOut):
+                raise no_worker from err
+            raise Failed(f"{app.name} was not adopted: {getattr(cause, 'message', None) or cause or err}") from err
+        except RPCError as err:
+            raise self._broken(err, app.namespace, app.name) from err
+        return result
 
     async def result(self, workflow_id: str) -> ActionResult:
         """Waits until an action ends. Raises `Failed` when its workflow broke."""

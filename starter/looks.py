@@ -125,6 +125,14 @@ async def health_by_name(client: Client) -> dict[str, ClusterHealth]:
         return {}
 
 
+async def mirrored(client: Client) -> list[AppRef]:
+    """Every application that a store or a watch knows. Raises `NotServed`, or `ApplicationError`."""
+    found: list[AppRef] = await _run(
+        client, contracts.list_mirrored, [], names.CONTROL_QUEUE, list[AppRef], wait=READ_SECONDS, limit=SURVEY_SECONDS
+    )
+    return found
+
+
 async def resolve(client: Client, request: ProtectRequest) -> AppSpec:
     """The request with its policy and clusters. Raises `Refused` as the resolver says, `Failed` without a worker."""
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -23,8 +22,6 @@ LAST_PAUSE_SECONDS = 15.0
 
 CHECK_SECONDS = 10.0
 """Between looks at a connection that stands; only `/readyz` and the log depend on it, workers retry by themselves."""
-
-CHECK_LIMIT = timedelta(seconds=3)
 
 
 class ConfigurationError(Exception):
@@ -76,12 +73,17 @@ class Connection:
         self._client = client
 
     async def follow(self) -> None:
-        """Looks every `CHECK_SECONDS` until cancelled; logs when Temporal goes and returns."""
+        """Looks every `CHECK_SECONDS` until cancelled; logs when Temporal goes and returns.
+
+        The look prepares the namespace again: the Temporal that answers may be another one, a standby or an empty one
+        that was started after a loss (design 9). Raises `bootstrap.NotPreparedError`.
+        """
         while True:
             await asyncio.sleep(CHECK_SECONDS)
+            up, reason = True, ""
             try:
-                up = await self._client.service_client.check_health(timeout=CHECK_LIMIT)
-                reason = "it does not serve"
+                for added in await bootstrap.prepare(self._client):
+                    log.info("added to Temporal: %s", added)
             except RPCError as err:
                 up, reason = False, err.message
             if up and not self.is_up:

@@ -11,8 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-NEXT_RELEASE = {("adopt",)}
-"""Named in the pages as coming, and said to be."""
 
 
 def commands() -> set[tuple[str, ...]]:
@@ -26,7 +24,7 @@ def commands() -> set[tuple[str, ...]]:
     return found
 
 
-@pytest.mark.parametrize("words", sorted(commands() - NEXT_RELEASE), ids=" ".join)
+@pytest.mark.parametrize("words", sorted(commands()), ids=" ".join)
 def test_command_exists(words: tuple[str, ...]) -> None:
     asked = subprocess.run(
         [sys.executable, "-m", "starter.main", *words, "--help"],
@@ -42,22 +40,6 @@ def test_command_exists(words: tuple[str, ...]) -> None:
 def test_links_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_is_to_come_is_said_to_be(page: Path) -> None:
-    text = " ".join(page.read_text().split())
-    for words in NEXT_RELEASE:
-        if f"hubless {' '.join(words)}" in text:
-            assert "next release" in text or "Not there yet" in text, f"{page.name} promises {words}"
-
-
-@pytest.mark.parametrize("words", sorted(NEXT_RELEASE), ids=" ".join)
-def test_what_is_there_is_not_called_to_come(words: tuple[str, ...]) -> None:
-    asked = subprocess.run(
-        [sys.executable, "-m", "starter.main", *words, "--help"], capture_output=True, timeout=60, check=False
-    )
-    assert asked.returncode != 0, f"hubless {' '.join(words)} exists: take it from NEXT_RELEASE and out of the pages"
 
 
 def test_the_concepts_fit_on_one_page() -> None:
