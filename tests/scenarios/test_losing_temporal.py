@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from datetime import timedelta
 
 import pytest
 from temporalio.client import RPCError
 
+from activities.contracts import MirrorSeen, ReadMirror
+from ramen import names
 from ramen.app import AppRef
 from ramen.recovery import Verdict
 from sandbox import faults, sites
@@ -53,11 +57,26 @@ async def test_an_idle_application_is_held_again_without_touching_it(
         await adopt(driver, application)
 
 
+async def proof_is_stored(driver: Driver, application: Application) -> bool:
+    """Whether the stores know that the peer's copy is good; they are told right after the entity knows it."""
+    app = AppRef(namespace=application.namespace, name=application.name)
+    seen: MirrorSeen = await driver.hubless.client.execute_activity(
+        "read_mirror",
+        ReadMirror(app=app),
+        id=f"test/{uuid.uuid4().hex}",
+        task_queue=names.CONTROL_QUEUE,
+        result_type=MirrorSeen,
+        start_to_close_timeout=timedelta(seconds=10),
+    )
+    return bool((seen.state or {}).get("observed", {}).get("protected"))
+
+
 @pytest.mark.matrix
 async def test_temporal_and_a_site_are_lost_together(
     driver: Driver, sandbox: Sandbox, application: Application
 ) -> None:
     story = await Story.begin(driver, application)
+    await driver.until(lambda: proof_is_stored(driver, application), "the stores to know of the good copy")
     await sites.lose(sandbox, "dr1")
     await sites.lose_history(sandbox)
     held = await adopt(driver, application)
