@@ -22,12 +22,14 @@ from temporalio.runtime import Runtime
 
 from activities.mirror import Mirror
 from activities.registry import register
+from ramen import names
 from worker import temporal
 from worker.bootstrap import NotPreparedError
 from worker.clusters import Clusters, Connect, connect
 from worker.health import Figures, HealthServer
 from worker.pool import Pool
 from worker.reach import Reach
+from worker.registrystatus import RegistryStatus
 from worker.settings import Settings
 from worker.stores import Stores
 from worker.watches import EntitySignals, Hinter, Watches
@@ -70,6 +72,7 @@ class Process:
         self.watches = Watches(self.clusters)
         self.writers: dict[str, Writer] = {}
         """By cluster: whether this worker is the one that writes there (S16)."""
+        self.registry_status = RegistryStatus(self.clusters, self._writes_on, identity, self._workers_of)
         self.http_port = 0
         """The port that is listened on, once it is."""
         self._settings = settings
@@ -103,6 +106,7 @@ class Process:
         self._spawn(self.clusters.run(), "clusters")
         self._spawn(self._serve(), "serve")
         self._spawn(self._follow_members(), "writers")
+        self._spawn(self.registry_status.run(), "registry status")
         await self._stop.wait()
         log.info("worker of %s stops", self._settings.cluster)
         await self._close()
@@ -150,6 +154,16 @@ class Process:
                 self.writers[cluster] = writer
                 self._writing[cluster] = self._spawn(writer.run(), f"writer {cluster}")
             await self.clusters.changed_since(revision)
+
+    def _writes_on(self, cluster: str) -> bool:
+        writer = self.writers.get(cluster)
+        return writer is not None and writer.is_writer
+
+    async def _workers_of(self, cluster: str) -> list[str] | None:
+        """Who serves a cluster, as Temporal knows it; None without Temporal."""
+        if self._pool is None or self._connection is None or not self._connection.is_up:
+            return None
+        return await temporal.workers(self._pool.client, names.cluster_queue(cluster))
 
     # --- parts that need Temporal --------------------------------------------------------------------------------
 

@@ -243,7 +243,7 @@ async def test_idle_application_costs_no_call(start: Callable[..., Running]) -> 
     dr2 = world.servers["dr2"]
     dr2.requests.clear()
     await until(lambda: len(dr2.requests) >= 5)
-    others = set(dr2.requests) - {("get", "leases")}
-    assert others == {("get", "namespaces")}, "probes of the cluster and who writes there, nothing per application"
+    of_the_cluster = {("get", "namespaces"), ("get", "leases"), ("get", "clusterregistries")}
+    assert set(dr2.requests) <= of_the_cluster, "probes of the cluster, nothing per application"
     running.process.stop()
     assert await running.task == 0
