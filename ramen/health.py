@@ -104,7 +104,7 @@ def _is_restless(track: _Track, now: float) -> bool:
 
 def _entry(name: str, track: _Track) -> ClusterHealth:
     seen, flaps = track.seen, len(track.outages)
-    error = "" if track.shown == AVAILABLE == seen.state else seen.error
+    error = seen.error
     if track.shown != seen.state:
         error = f"{name} answers, but went away {flaps} times in {WINDOW_SECONDS / 60:g} min; it has to hold"
     entry = ClusterHealth(
@@ -124,7 +124,7 @@ def is_material(old: list[ClusterHealth], new: list[ClusterHealth]) -> bool:
     """Whether a reader must know soon; the number of flaps and the words of an error can wait for the next write."""
 
     def point(entry: ClusterHealth) -> tuple[object, ...]:
-        return entry.name, entry.state, entry.version, tuple(entry.workers), entry.flaps > 0
+        return entry.name, entry.state, entry.version, tuple(entry.workers), entry.flaps > 0, entry.last_error != ""
 
     return [point(entry) for entry in old] != [point(entry) for entry in new]
 

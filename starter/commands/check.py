@@ -26,7 +26,7 @@ from starter.run import run
 POLLED_SECONDS = 75
 """A worker that lives polls again within one minute, the length of a long poll; older pollers are gone."""
 
-cluster_app = typer.Typer(help="Look at one cluster.", no_args_is_help=True, rich_markup_mode=None)
+cluster_app = typer.Typer(help="The clusters of the installation.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @dataclass
@@ -81,7 +81,7 @@ def check() -> None:
 
 @cluster_app.callback()
 def _cluster() -> None:
-    """Look at one cluster, or at all of them."""
+    """The clusters of the installation: their registry, credentials and health."""
 
 
 @cluster_app.command("check")

@@ -125,7 +125,7 @@ BEFORE = ClusterHealth(name="dr2", state="Available", version="v1.36.3", workers
     ("change", "material"),
     [
         ({}, False),
-        ({"last_error": "refused"}, False),
+        ({"last_error": "refused"}, True),
         ({"since": "2026-11-28T14:00:00Z"}, False),
         ({"state": "Unavailable"}, True),
         ({"version": "v1.37.0"}, True),
@@ -135,6 +135,11 @@ BEFORE = ClusterHealth(name="dr2", state="Available", version="v1.36.3", workers
 )
 def test_what_a_reader_must_know_soon(change: dict[str, object], material: bool) -> None:
     assert is_material([BEFORE], [BEFORE.model_copy(update=change)]) is material
+
+
+def test_other_words_for_the_same_outage_can_wait() -> None:
+    away = BEFORE.model_copy(update={"state": "Unavailable", "last_error": "refused"})
+    assert not is_material([away], [away.model_copy(update={"last_error": "no answer"})])
 
 
 def test_more_flaps_of_a_flapping_cluster_can_wait() -> None:

@@ -23,6 +23,7 @@ class Reached(Clusters):
 
     def __init__(self) -> None:
         super().__init__("dr1", None)
+        self.notes: dict[str, str] = {}
         self.fakes = {name: FakeCluster(name) for name in ("dr1", "dr2")}
         self.gates = {name: Gate(name) for name in self.fakes}
         self.sessions = {name: Session(name, gate) for name, gate in self.gates.items()}
@@ -46,7 +47,7 @@ class Reached(Clusters):
         return self.sessions[name].client is not None
 
     def note(self, name: str) -> str:
-        return ""
+        return self.notes.get(name, "")
 
 
 class World:
@@ -131,6 +132,14 @@ async def test_without_credentials_nothing_is_known(world: World) -> None:
     world.clusters.gates["dr2"].shut("Secret ramen-system/kubeconfig-dr2 is missing on dr1")
     await world.look()
     assert world.on("dr1").clusters[1].state == "Unknown"
+
+
+async def test_credentials_that_were_not_taken_are_said_though_the_cluster_answers(world: World) -> None:
+    await world.look()
+    world.clusters.notes["dr2"] = "Secret ramen-system/kubeconfig-dr2 changed, but dr2 refuses the new one (401)"
+    await world.look()
+    entry = world.on("dr1").clusters[1]
+    assert (entry.state, entry.last_error) == ("Available", world.clusters.notes["dr2"])
 
 
 async def test_without_temporal_a_worker_speaks_for_itself_alone(world: World) -> None:
