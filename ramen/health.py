@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import IntEnum
 
 from ramen.model import format_time, parse_time
 from ramen.objects import ClusterHealth
@@ -26,8 +27,11 @@ FLAPPING = 2
 STEADY_SECONDS = 30.0
 """A flapping cluster has to answer for so long before it is called available again."""
 
-BURST = 3
-"""Changes that are written at once: an outage and the return, and one more."""
+BURST = 5
+"""Changes that are written at once."""
+
+RESERVED = 2
+"""The last of them are kept for states: an outage and the return must not wait because a worker was restarted."""
 
 PER_WRITE_SECONDS = 60.0
 """One more write may be made after this time: however a cluster behaves, one write a minute."""
@@ -120,28 +124,51 @@ def _entry(name: str, track: _Track) -> ClusterHealth:
     return entry
 
 
-def is_material(old: list[ClusterHealth], new: list[ClusterHealth]) -> bool:
-    """Whether a reader must know soon; the number of flaps and the words of an error can wait for the next write."""
+class Weight(IntEnum):
+    """How urgent a difference is."""
 
-    def point(entry: ClusterHealth) -> tuple[object, ...]:
-        return entry.name, entry.state, entry.version, tuple(entry.workers), entry.flaps > 0, entry.last_error != ""
+    NONE = 0
+    WORDS = 1
+    """The number of flaps, the words of an error, a date: they ride along with the next write."""
+    FACTS = 2
+    """Something that a reader should know soon."""
+    STATES = 3
+    """A cluster came, went, joined or left."""
 
-    return [point(entry) for entry in old] != [point(entry) for entry in new]
+
+def weight(old: list[ClusterHealth], new: list[ClusterHealth]) -> Weight:
+    """How urgently a status that says `new` has to replace one that says `old`."""
+
+    def states(entry: ClusterHealth) -> tuple[str, str]:
+        return entry.name, entry.state
+
+    def facts(entry: ClusterHealth) -> tuple[object, ...]:
+        return entry.version, tuple(entry.workers), entry.flaps > 0, entry.last_error != ""
+
+    if [*map(states, old)] != [*map(states, new)]:
+        return Weight.STATES
+    if [*map(facts, old)] != [*map(facts, new)]:
+        return Weight.FACTS
+    return Weight.NONE if old == new else Weight.WORDS
 
 
 class WriteBudget:
-    """How often one object may be written: `BURST` times in a row, then once in `PER_WRITE_SECONDS`."""
+    """How often one object may be written: a few times in a row, then once in `PER_WRITE_SECONDS`."""
 
     def __init__(self, now: float) -> None:
         self._left = float(BURST)
         self._counted = now
         self._last = float("-inf")
 
-    def allows(self, now: float, is_material: bool) -> bool:
-        """Whether a write may be made now; what is not material waits until the last write is a minute old."""
+    def allows(self, now: float, weight: Weight) -> bool:
+        """Whether a write may be made now; mere words wait until the last write is a minute old."""
         self._left = min(float(BURST), self._left + (now - self._counted) / PER_WRITE_SECONDS)
         self._counted = now
-        return self._left >= 1 and (is_material or now - self._last >= PER_WRITE_SECONDS)
+        if weight is Weight.STATES:
+            return self._left >= 1
+        if weight is Weight.FACTS:
+            return self._left >= 1 + RESERVED
+        return weight is Weight.WORDS and self._left >= 1 and now - self._last >= PER_WRITE_SECONDS
 
     def spend(self, now: float) -> None:
         """A write was made, or tried."""

@@ -36,6 +36,7 @@ VRG = Kind(RAMEN, "v1alpha1", "volumereplicationgroups", "VolumeReplicationGroup
 DRPC = Kind(RAMEN, "v1alpha1", "drplacementcontrols", "DRPlacementControl")
 DRPOLICY = Kind(RAMEN, "v1alpha1", "drpolicies", "DRPolicy", namespaced=False)
 DRCLUSTER = Kind(RAMEN, "v1alpha1", "drclusters", "DRCluster", namespaced=False)
+DRCLUSTER_CONFIG = Kind(RAMEN, "v1alpha1", "drclusterconfigs", "DRClusterConfig", namespaced=False)
 CLUSTER_REGISTRY = Kind(RAMEN, "v1alpha1", "clusterregistries", "ClusterRegistry", namespaced=False)
 VOLUME_REPLICATION = Kind("replication.storage.openshift.io", "v1alpha1", "volumereplications", "VolumeReplication")
 VOLUME_REPLICATION_CLASS = Kind(

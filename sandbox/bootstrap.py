@@ -155,7 +155,7 @@ def _documents(path: Path) -> list[Object]:
 
 
 def _access_rules() -> list[tuple[Kind, Object]]:
-    """Roles of our users: the worker gets what a real installation gives it, where it gives it; the others everything."""
+    """Roles of our users: the worker gets what a real installation gives it, the stand-ins everything."""
     rules: list[tuple[Kind, Object]] = []
     for body in _documents(DEPLOY / "rbac.yaml"):
         if "roleRef" in body:

@@ -17,6 +17,7 @@ import yaml
 from activities.access.direct import DirectAccess
 from ramen import kubeconfig as kubeconfigs
 from ramen import names
+from ramen.copies import LINEAGE, edited
 from ramen.errors import ClusterUnreachable, Forbidden, HublessError, Invalid, NotFound, Unauthorized
 from ramen.kinds import CLUSTER_REGISTRY, NAMESPACE, SECRET
 from ramen.objects import ClusterRegistry, RegisteredCluster
@@ -198,7 +199,7 @@ async def write_secret(access: Access, body: dict[str, Any]) -> bool:
         return True
     if (found.get("data") or {}) == body["data"]:
         return False
-    await access.replace(SECRET, {**found, "data": body["data"]})
+    await access.replace(SECRET, {**_noted(found, found.get("data"), body["data"]), "data": body["data"]})
     return True
 
 
@@ -212,8 +213,16 @@ async def write_registry(access: Access, clusters: list[RegisteredCluster]) -> b
     spec = found.get("spec") or {}
     if spec.get("clusters") == wanted:
         return False
-    await access.replace(CLUSTER_REGISTRY, {**found, "spec": {**spec, "clusters": wanted}})
+    noted = _noted(found, spec.get("clusters"), wanted)
+    await access.replace(CLUSTER_REGISTRY, {**noted, "spec": {**spec, "clusters": wanted}})
     return True
+
+
+def _noted(found: dict[str, Any], before: Any, content: Any) -> dict[str, Any]:
+    """The object with the history that workers compare copies by, so that this edit follows from what was there."""
+    annotations = dict(found["metadata"].get("annotations") or {})
+    annotations[LINEAGE] = edited(annotations.get(LINEAGE, ""), before, content)
+    return {**found, "metadata": {**found["metadata"], "annotations": annotations}}
 
 
 async def delete_secret(access: Access, name: str) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ramen.kinds import SELF_SUBJECT_ACCESS_REVIEW
 from starter.installation import Access
+
+RULES = Path(__file__).parent.parent / "deploy" / "rbac.yaml"
 
 AT_ONCE = 10
 """Questions to the API server at a time; each takes milliseconds."""
@@ -34,7 +36,7 @@ class Right:
 
 def needed() -> list[Right]:
     """Everything that deploy/rbac.yaml grants a worker, sorted."""
-    documents: list[dict[str, Any]] = list(yaml.safe_load_all(files("deploy").joinpath("rbac.yaml").read_text()))
+    documents: list[dict[str, Any]] = list(yaml.safe_load_all(RULES.read_text()))
     rules = {body["metadata"]["name"]: body["rules"] for body in documents if body["kind"] == "ClusterRole"}
     found: set[Right] = set()
     for body in documents:

@@ -26,6 +26,7 @@ from ramen import names
 from worker import temporal
 from worker.bootstrap import NotPreparedError
 from worker.clusters import Clusters, Connect, connect
+from worker.copies import Copies
 from worker.health import Figures, HealthServer
 from worker.pool import Pool
 from worker.reach import Reach
@@ -72,7 +73,11 @@ class Process:
         self.watches = Watches(self.clusters)
         self.writers: dict[str, Writer] = {}
         """By cluster: whether this worker is the one that writes there (S16)."""
-        self.registry_status = RegistryStatus(self.clusters, self._writes_on, identity, self._workers_of)
+        self.copies = Copies(self.clusters, self._writes_on, settings.ramen_namespace)
+        self.clusters.on_refresh(lambda _config, _secrets: self.copies.notice())
+        self.registry_status = RegistryStatus(
+            self.clusters, self._writes_on, identity, self._workers_of, self.copies.conditions
+        )
         self.http_port = 0
         """The port that is listened on, once it is."""
         self._settings = settings
@@ -107,6 +112,7 @@ class Process:
         self._spawn(self._serve(), "serve")
         self._spawn(self._follow_members(), "writers")
         self._spawn(self.registry_status.run(), "registry status")
+        self._spawn(self.copies.run(), "copies")
         await self._stop.wait()
         log.info("worker of %s stops", self._settings.cluster)
         await self._close()

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from ramen import names
 from ramen.conditions import Condition, set_condition
 from ramen.errors import HublessError, KindMissing, NotFound
-from ramen.health import AVAILABLE, UNAVAILABLE, UNKNOWN, HealthBook, Sighting, WriteBudget, is_material
+from ramen.health import AVAILABLE, UNAVAILABLE, UNKNOWN, HealthBook, Sighting, Weight, WriteBudget, weight
 from ramen.kinds import CLUSTER_REGISTRY
 from ramen.objects import ClusterRegistry, ClusterRegistryStatus
 from worker.clusters import Clusters
@@ -148,11 +148,11 @@ class RegistryStatus:
         moved = [
             set_condition(wanted.conditions, condition, datetime.now(UTC)) for condition in self.conditions(cluster)
         ]
-        if wanted.model_dump() == written.status.model_dump():
-            return
         old = written.status
-        material = any(moved) or old.reporter != wanted.reporter or is_material(old.clusters, wanted.clusters)
-        if not written.budget.allows(now, material):
+        urgency = weight(old.clusters, wanted.clusters)
+        if any(moved) or old.reporter != wanted.reporter:
+            urgency = max(urgency, Weight.FACTS)
+        if not written.budget.allows(now, urgency):
             return
         written.budget.spend(now)
         await self.clusters.access(cluster).patch(

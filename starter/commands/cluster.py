@@ -5,6 +5,7 @@ Everything is looked at before anything is written. A command that was cut off i
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ramen import names
-from ramen.errors import HublessError, KindMissing, Unauthorized
+from ramen.errors import HublessError, KindMissing, ServerBusy, Unauthorized
 from ramen.kinds import (
     CLUSTER_REGISTRY,
     CONFIG_MAP,
@@ -26,6 +27,7 @@ from ramen.kinds import (
     VOLUME_REPLICATION,
     VOLUME_REPLICATION_CLASS,
     VRG,
+    Kind,
 )
 from ramen.objects import ClusterHealth, RegisteredCluster
 from starter import complete, console, exitcodes, output
@@ -53,6 +55,9 @@ app = cluster_app
 
 KINDS = (CLUSTER_REGISTRY, DRPC, DRPOLICY, DRCLUSTER, VRG, VOLUME_REPLICATION, VOLUME_REPLICATION_CLASS)
 """What has to be installed on a cluster before it can take part."""
+
+BUSY_TRIES = 3
+"""One second apart."""
 
 STALE = timedelta(seconds=150)
 """Twice the length of a writer's Lease: a status that nobody confirmed for so long may be history."""
@@ -382,16 +387,19 @@ async def _uses(member: Member, name: str) -> list[str]:
     if member.access is None:
         return []
     try:
-        policies, _ = await member.access.list(DRPOLICY)
+        policies = await _listed(member.access, DRPOLICY)
         naming = {
             item["metadata"]["name"] for item in policies if name in (item.get("spec") or {}).get("drClusters", [])
         }
-        drpcs, _ = await member.access.list(DRPC)
-        vrgs, _ = await member.access.list(VRG)
+        vrgs = await _listed(member.access, VRG)
     except KindMissing:
         return []
     except HublessError as err:
         return [f"{where} does not say what uses {name}: {err}"]
+    try:
+        drpcs = await _listed(member.access, DRPC)
+    except HublessError:
+        drpcs = []  # workers need no right to list them; what is protected has VRGs as well
     lines = []
     for item in drpcs:
         policy = ((item.get("spec") or {}).get("drPolicyRef") or {}).get("name")
@@ -404,6 +412,16 @@ async def _uses(member: Member, name: str) -> list[str]:
         if name in annotated.split(","):
             lines.append(f"application {metadata['namespace']}/{metadata['name']} is protected on {annotated}")
     return lines
+
+
+async def _listed(access: Access, kind: Kind) -> list[dict[str, Any]]:
+    """All objects of a kind; a server that is still busy with a new kind gets a moment."""
+    for _ in range(BUSY_TRIES):
+        try:
+            return (await access.list(kind))[0]
+        except ServerBusy:
+            await asyncio.sleep(1)
+    return (await access.list(kind))[0]
 
 
 # --- list ------------------------------------------------------------------------------------------------------------

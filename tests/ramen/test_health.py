@@ -13,8 +13,9 @@ from ramen.health import (
     WINDOW_SECONDS,
     HealthBook,
     Sighting,
+    Weight,
     WriteBudget,
-    is_material,
+    weight,
 )
 from ramen.objects import ClusterHealth
 
@@ -122,29 +123,31 @@ BEFORE = ClusterHealth(name="dr2", state="Available", version="v1.36.3", workers
 
 
 @pytest.mark.parametrize(
-    ("change", "material"),
+    ("change", "urgency"),
     [
-        ({}, False),
-        ({"last_error": "refused"}, True),
-        ({"since": "2026-11-28T14:00:00Z"}, False),
-        ({"state": "Unavailable"}, True),
-        ({"version": "v1.37.0"}, True),
-        ({"workers": ["dr1@a:1", "dr2@b:1"]}, True),
-        ({"flaps": 2}, True),
+        ({}, Weight.NONE),
+        ({"since": "2026-11-28T14:00:00Z"}, Weight.WORDS),
+        ({"last_error": "refused"}, Weight.FACTS),
+        ({"version": "v1.37.0"}, Weight.FACTS),
+        ({"workers": ["dr1@a:1", "dr2@b:1"]}, Weight.FACTS),
+        ({"flaps": 2}, Weight.FACTS),
+        ({"state": "Unavailable"}, Weight.STATES),
+        ({"name": "dr3"}, Weight.STATES),
     ],
 )
-def test_what_a_reader_must_know_soon(change: dict[str, object], material: bool) -> None:
-    assert is_material([BEFORE], [BEFORE.model_copy(update=change)]) is material
+def test_how_soon_a_reader_must_know(change: dict[str, object], urgency: Weight) -> None:
+    assert weight([BEFORE], [BEFORE.model_copy(update=change)]) is urgency
 
 
-def test_other_words_for_the_same_outage_can_wait() -> None:
-    away = BEFORE.model_copy(update={"state": "Unavailable", "last_error": "refused"})
-    assert not is_material([away], [away.model_copy(update={"last_error": "no answer"})])
-
-
-def test_more_flaps_of_a_flapping_cluster_can_wait() -> None:
-    flapping = BEFORE.model_copy(update={"flaps": 2})
-    assert not is_material([flapping], [flapping.model_copy(update={"flaps": 9})])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"flaps": 2}, {"flaps": 9}),
+        ({"state": "Unavailable", "last_error": "refused"}, {"state": "Unavailable", "last_error": "no answer"}),
+    ],
+)
+def test_more_of_the_same_can_wait(before: dict[str, object], after: dict[str, object]) -> None:
+    assert weight([BEFORE.model_copy(update=before)], [BEFORE.model_copy(update=after)]) is Weight.WORDS
 
 
 def test_a_cluster_that_flaps_for_an_hour_is_written_once_a_minute() -> None:
@@ -154,7 +157,7 @@ def test_a_cluster_that_flaps_for_an_hour_is_written_once_a_minute() -> None:
     for second in range(3600):
         story.at(second, "Available" if second // 3 % 2 == 0 else "Unavailable")
         entries = story.book.entries()
-        if entries != written and budget.allows(second, is_material(written, entries)):
+        if budget.allows(second, weight(written, entries)):
             budget.spend(second)
             written, writes = entries, writes + 1
     assert writes <= BURST + 3600 / PER_WRITE_SECONDS
@@ -162,17 +165,23 @@ def test_a_cluster_that_flaps_for_an_hour_is_written_once_a_minute() -> None:
     assert written[0].flaps > 90
 
 
-def test_an_outage_and_its_return_are_written_at_once() -> None:
+def test_restarts_of_workers_leave_room_for_an_outage_and_its_return() -> None:
     budget = WriteBudget(0)
-    for second in (0, 5, 10):
-        assert budget.allows(second, is_material=True)
+    while budget.allows(0, Weight.FACTS):
+        budget.spend(0)
+    for second in (1, 5):
+        assert budget.allows(second, Weight.STATES)
         budget.spend(second)
-    assert not budget.allows(11, is_material=True)
-    assert budget.allows(11 + PER_WRITE_SECONDS, is_material=True)
+    assert not budget.allows(6, Weight.STATES)
+    assert budget.allows(6 + PER_WRITE_SECONDS, Weight.STATES)
 
 
 def test_words_wait_for_the_next_minute() -> None:
     budget = WriteBudget(0)
     budget.spend(0)
-    assert not budget.allows(59, is_material=False)
-    assert budget.allows(60, is_material=False)
+    assert not budget.allows(59, Weight.WORDS)
+    assert budget.allows(60, Weight.WORDS)
+
+
+def test_nothing_new_is_never_written() -> None:
+    assert not WriteBudget(0).allows(1000, Weight.NONE)

@@ -9,6 +9,7 @@ import pytest
 from activities.access.fake import FakeCluster
 from ramen import names
 from ramen.errors import ClusterUnreachable, HublessError
+from ramen.health import BURST, PER_WRITE_SECONDS
 from ramen.kinds import CLUSTER_REGISTRY, NAMESPACE
 from ramen.objects import ClusterRegistry, ClusterRegistryStatus
 from tests.worker.fakes import registry
@@ -154,7 +155,7 @@ async def test_flapping_costs_a_write_a_minute(world: World) -> None:
         gate = world.clusters.gates["dr2"]
         gate.shut("gone") if second // 3 % 2 else gate.answered("v1.36.3")
         await world.look()
-    assert world.writes("dr1") <= 3 + 600 / 60 + 1
+    assert world.writes("dr1") <= BURST + 600 / PER_WRITE_SECONDS + 1
     assert world.on("dr1").clusters[1].flaps > 50
 
 
