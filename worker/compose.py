@@ -171,6 +171,11 @@ class Process:
             return None
         return await temporal.workers(self._pool.client, names.cluster_queue(cluster))
 
+    def _problems(self) -> list[str]:
+        """What this worker knows to be wrong with the installation, each line once."""
+        differing = [problem for found in self.copies.problems.values() for problem in found]
+        return list(dict.fromkeys([*self.stores.problems, *differing]))
+
     # --- parts that need Temporal --------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
@@ -180,6 +185,7 @@ class Process:
         self._hinter = Hinter(self._settings.cluster, self.watches.seen, self._signals.send)
         self._pool = self._make_pool(client)
         self._pool.start_control()
+        self._pool.start_own(self._settings.cluster)
         self._connection = temporal.Connection(client)
         self._spawn(self._connection.follow(), "temporal health")
         self._spawn(self._hinter.run(), "hints")
@@ -201,7 +207,9 @@ class Process:
         mirror = Mirror(self.stores.coordination)
         return Pool(
             client=client,
-            activities=register(Reach(self.clusters, self.watches), mirror, self.stores.operator),
+            activities=register(
+                Reach(self.clusters, self.watches), mirror, self.stores.operator, problems=self._problems
+            ),
             identity=self._identity,
             slots=settings.slots,
             wait_slots=settings.wait_slots,

@@ -81,11 +81,11 @@ async def test_a_rotated_kubeconfig_is_used_at_once_and_a_broken_one_interrupts_
         return "refuses the new one (401)" in (await entry(driver, "dr1", "dr2")).last_error
 
     try:
-        await write(worker.replace(token, "0" * 32))
+        await write(worker.replace(token, "f" * 32))
         await driver.until(says_refused, "the refusal to be said", 90)
         found = await entry(driver, "dr1", "dr2")
         assert (found.state, found.since) == ("Available", before.since)
-        assert "0" * 32 not in found.last_error
+        assert "f" * 32 not in found.last_error
     finally:
         began = time.monotonic()
         await access.patch(SECRET, "kubeconfig-dr2", {"data": {names.KUBECONFIG_KEY: good}}, names.RAMEN_NAMESPACE)
