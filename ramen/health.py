@@ -161,14 +161,14 @@ class WriteBudget:
         self._last = float("-inf")
 
     def allows(self, now: float, weight: Weight) -> bool:
-        """Whether a write may be made now; mere words wait until the last write is a minute old."""
+        """Whether a write may be made now; once the last one is a minute old, for anything that is new."""
         self._left = min(float(BURST), self._left + (now - self._counted) / PER_WRITE_SECONDS)
         self._counted = now
-        if weight is Weight.STATES:
-            return self._left >= 1
-        if weight is Weight.FACTS:
-            return self._left >= 1 + RESERVED
-        return weight is Weight.WORDS and self._left >= 1 and now - self._last >= PER_WRITE_SECONDS
+        if self._left < 1 or weight is Weight.NONE:
+            return False
+        if weight is Weight.STATES or now - self._last >= PER_WRITE_SECONDS:
+            return True
+        return weight is Weight.FACTS and self._left >= 1 + RESERVED
 
     def spend(self, now: float) -> None:
         """A write was made, or tried."""
