@@ -173,7 +173,8 @@ class Process:
 
     def _problems(self) -> list[str]:
         """What this worker knows to be wrong with the installation, each line once."""
-        differing = [problem for found in self.copies.problems.values() for problem in found]
+        lines = [*self.copies.problems.values(), *self.copies.strangers.values()]
+        differing = [problem for found in lines for problem in found]
         return list(dict.fromkeys([*self.stores.problems, *differing]))
 
     # --- parts that need Temporal --------------------------------------------------------------------------------

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 SYNCED = "Synced"
 """Condition of the registry that says whether everything is equal."""
 
+COMPLETE = "Complete"
+"""Condition of the registry that says whether it names every cluster of every DRPolicy."""
+
 PROFILES = "s3StoreProfiles"
 
 VELERO_PREFIX, VELERO_KEY = "v", "ramengenerated"
@@ -165,6 +168,8 @@ class Copies:
     namespace: str = names.RAMEN_NAMESPACE
     problems: dict[str, list[str]] = field(default_factory=dict)
     """By cluster that this worker writes: what is not equal there and why, with the remedy."""
+    strangers: dict[str, list[str]] = field(default_factory=dict)
+    """By cluster that this worker writes: policies there that name a cluster which the registry lacks."""
     _due: asyncio.Event = field(default_factory=asyncio.Event)
     _compared: dict[str, list[str]] = field(default_factory=dict)
 
@@ -183,14 +188,20 @@ class Copies:
         """What the registry's status on a cluster says of this; nothing before the first comparison."""
         if cluster not in self.problems:
             return []
-        problems = self.problems[cluster]
+        problems, strangers = self.problems[cluster], self.strangers.get(cluster, [])
         return [
             Condition(
                 type=SYNCED,
                 status=FALSE if problems else TRUE,
                 reason="Different" if problems else "Equal",
                 message="; ".join(problems) or f"Equal on {differing(self._compared[cluster])}",
-            )
+            ),
+            Condition(
+                type=COMPLETE,
+                status=FALSE if strangers else TRUE,
+                reason="UnknownCluster" if strangers else "AllKnown",
+                message="; ".join(strangers) or "Every cluster of every DRPolicy is in the registry",
+            ),
         ]
 
     async def sync(self) -> None:
@@ -249,11 +260,13 @@ class Copies:
             if not content and not any(item.label in problem for problem in problems):
                 problems.append(f"{item.label} is on no cluster that answers; create it on one of them")
         uid = next((entry.cluster_uid for entry in entries if entry.name == cluster), "")
-        for derive in (self._velero(access, snapshots[cluster], profiles), self._config(cluster, uid, access)):
-            try:
-                await derive
-            except HublessError as err:
-                problems.append(str(err))
+        try:
+            policies = [DRPolicy.of(item) for item in (await access.list(DRPOLICY))[0]]
+            self.strangers[cluster] = _strangers(policies, {entry.name for entry in entries}) if entries else []
+            await self._velero(access, snapshots[cluster], profiles)
+            await self._config(cluster, uid, access, policies)
+        except HublessError as err:
+            problems.append(str(err))
         return problems
 
     async def _settle(self, item: Item, cluster: str, access: ClusterAccess, snapshots: dict[str, Snapshot]) -> Any:
@@ -291,7 +304,7 @@ class Copies:
                 except Forbidden as err:
                     raise Forbidden(f"{err}; kubectl apply -f deploy/rbac-velero.yaml on {access.name}") from err
 
-    async def _config(self, cluster: str, uid: str, access: ClusterAccess) -> None:
+    async def _config(self, cluster: str, uid: str, access: ClusterAccess, policies: list[DRPolicy]) -> None:
         """DRClusterConfig: which cluster this is, and the intervals that storage is to prepare for (drpc.md 5.3)."""
         if not uid:
             return
@@ -299,7 +312,6 @@ class Copies:
             found, _ = await access.list(DRCLUSTER_CONFIG)
         except KindMissing:
             return
-        policies = [DRPolicy.of(item) for item in (await access.list(DRPOLICY))[0]]
         schedules = sorted(
             {
                 policy.spec.scheduling_interval
@@ -325,6 +337,17 @@ class Copies:
             )
         if (spec.get("replicationSchedules") or []) != schedules:
             await access.replace(DRCLUSTER_CONFIG, {**found[0], "spec": {**spec, "replicationSchedules": schedules}})
+
+
+def _strangers(policies: list[DRPolicy], known: set[str]) -> list[str]:
+    """One line for each cluster that a policy names and the registry lacks; it is reported, never guessed."""
+    return [
+        f"DRPolicy {policy.metadata.name} names {cluster}, which the ClusterRegistry lacks: "
+        f"hubless cluster add {cluster} --kubeconfig FILE"
+        for policy in policies
+        for cluster in policy.spec.dr_clusters
+        if cluster not in known and not policy.is_being_deleted
+    ]
 
 
 def _profiles(content: Any, problems: list[str]) -> list[S3StoreProfile]:

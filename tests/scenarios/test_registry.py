@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from activities.access.protocol import ClusterAccess
 from ramen import names
 from ramen.kinds import CLUSTER_REGISTRY, SECRET
 from ramen.objects import ClusterHealth, ClusterRegistry
+from sandbox.bootstrap import s3_name
 from sandbox.driver import Driver
 
 pytestmark = pytest.mark.sandbox
@@ -113,3 +115,38 @@ async def test_an_idle_registry_is_hardly_ever_written(driver: Driver) -> None:
         await asyncio.sleep(1)
         versions.add(await version())
     assert len(versions) <= 2
+
+
+async def test_edits_on_both_clusters_are_reported_by_kubectl_and_check_and_overwritten_by_nobody(
+    driver: Driver,
+) -> None:
+    one, other = await driver.access("dr1"), await driver.access("dr2")
+    name = s3_name("dr2")
+
+    async def synced() -> str:
+        found = await other.read(CLUSTER_REGISTRY, names.REGISTRY_NAME)
+        conditions = {each.type: each for each in ClusterRegistry.of(found or {}).status.conditions}
+        return f"{conditions['Synced'].status}: {conditions['Synced'].message}" if "Synced" in conditions else ""
+
+    async def mark(access: ClusterAccess, text: str | None) -> None:
+        value = b64encode(text.encode()).decode() if text else None
+        await access.patch(SECRET, name, {"data": {"mark": value}}, names.RAMEN_NAMESPACE)
+
+    async def is_equal() -> bool:
+        return (await synced()).startswith("True")
+
+    async def says_conflict() -> bool:
+        return (await synced()).startswith(f"False: Secret ramen-system/{name} differs between dr1 and dr2")
+
+    await driver.until(is_equal, "everything to be equal", 90)
+    # dr2's worker writes dr2 and dr1's worker dr1: both edits are noticed where they were made.
+    await asyncio.gather(mark(one, "ann"), mark(other, "bob"))
+    try:
+        await driver.until(says_conflict, "the conflict to be reported", 150)
+        for access, text in ((one, "ann"), (other, "bob")):
+            found = await access.read(SECRET, name, names.RAMEN_NAMESPACE)
+            assert found is not None
+            assert found["data"]["mark"] == b64encode(text.encode()).decode()
+    finally:
+        await asyncio.gather(mark(one, None), mark(other, None))
+    await driver.until(is_equal, "everything to be equal again", 150)

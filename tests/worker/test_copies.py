@@ -136,8 +136,9 @@ async def test_equal_copies_are_noted_once_and_then_left_alone(world: World) -> 
     found = world["dr1"].get(SECRET, "s3-east", HERE)
     assert found is not None
     assert len(found["metadata"]["annotations"][LINEAGE]) == 16
-    (condition,) = world.workers["dr1"].conditions("dr1")
+    condition, complete = world.workers["dr1"].conditions("dr1")
     assert (condition.status, condition.message) == ("True", "Equal on dr1 and dr2")
+    assert (complete.type, complete.status) == ("Complete", "True")
 
 
 @pytest.mark.parametrize("edited", ["dr1", "dr2"])
@@ -178,7 +179,7 @@ async def test_edits_on_both_sides_are_reported_and_not_overwritten(world: World
     await world.sync()
     assert world.data("dr1", "s3-west") == store_secret("s3-west", "by-ann")["data"]
     assert world.data("dr2", "s3-west") == store_secret("s3-west", "by-bob")["data"]
-    (condition,) = world.workers["dr2"].conditions("dr2")
+    condition, _ = world.workers["dr2"].conditions("dr2")
     assert condition.status == "False"
     assert condition.message.startswith("Secret ramen-system/s3-west differs between dr1 and dr2 and neither follows")
     world.edit("dr2", SECRET, store_secret("s3-west", "by-ann"))
@@ -264,6 +265,17 @@ async def test_each_cluster_is_told_who_it_is_and_how_often_it_replicates(world:
         "dr1": {"clusterID": "uid-dr1", "replicationSchedules": ["1h", "2h", "5m"]},
         "dr2": {"clusterID": "uid-dr2", "replicationSchedules": ["1h", "5m"]},
     }
+
+
+async def test_a_policy_with_a_cluster_that_nobody_added_is_reported_and_nothing_is_guessed(world: World) -> None:
+    world["dr2"].put(DRPOLICY, policy("far", "5m", "dr1", "dr9"))
+    await world.sync()
+    synced, complete = world.workers["dr2"].conditions("dr2")
+    assert (synced.status, complete.status, complete.message) == (
+        "True",
+        "False",
+        "DRPolicy far names dr9, which the ClusterRegistry lacks: hubless cluster add dr9 --kubeconfig FILE",
+    )
 
 
 @pytest.mark.parametrize(
