@@ -11,6 +11,7 @@ import asyncio
 import logging
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +28,9 @@ from ramen.objects import ClusterRegistry, DRPolicy
 from worker.clusters import Clusters
 
 log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""Between two looks whether there is another cluster to compare or to write; no request is made."""
 
 SYNCED = "Synced"
 """Condition of the registry that says whether everything is equal."""
@@ -178,11 +182,20 @@ class Copies:
         self._due.set()
 
     async def run(self) -> None:
-        """Compares and copies after each refresh of the own cluster, until cancelled."""
+        """Compares and copies after each refresh of the own cluster, and when a cluster is reached or written anew.
+
+        The sooner equal copies are noted after the start, the shorter the time in which an edit has no known past.
+        """
+        known: tuple[list[str], list[str]] = ([], [])
         while True:
-            await self._due.wait()
-            self._due.clear()
-            await self.sync()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._due.wait()
+            situation = self._reached(), [name for name in self._reached() if self.is_writer(name)]
+            if self._due.is_set() or situation != known:
+                self._due.clear()
+                known = situation
+                await self.sync()
 
     def conditions(self, cluster: str) -> list[Condition]:
         """What the registry's status on a cluster says of this; nothing before the first comparison."""
@@ -206,7 +219,7 @@ class Copies:
 
     async def sync(self) -> None:
         """One comparison of all clusters that answer, and the writes that follow from it; never raises."""
-        reached = [name for name in self.clusters.names() if self.clusters.gate(name).is_open]
+        reached = self._reached()
         mine = [name for name in reached if self.is_writer(name)]
         self.problems = {name: said for name, said in self.problems.items() if self.is_writer(name)}
         if not mine:
@@ -217,8 +230,14 @@ class Copies:
                 snapshots[name] = found
         for name in mine:
             if name in snapshots:
-                self.problems[name] = await self._keep(name, snapshots)
+                before, self.problems[name] = self.problems.get(name, []), await self._keep(name, snapshots)
+                for problem in self.problems[name]:
+                    if problem not in before:
+                        log.warning("%s", problem, extra={"cluster": name})
                 self._compared[name] = sorted(snapshots)
+
+    def _reached(self) -> list[str]:
+        return [name for name in self.clusters.names() if self.clusters.gate(name).is_open]
 
     async def _snapshot(self, cluster: str) -> Snapshot | None:
         """None when the cluster does not let itself be read now: then it takes no part in this comparison."""
