@@ -298,6 +298,26 @@ class ClusterHealth(Wire):
     worker: str = ""
 
 
+class StoreProof(Wire):
+    """Whether one bucket of one store was written and read by a cluster's own worker."""
+
+    profile: str
+    bucket: str
+    problem: str = ""
+    """Why not, with the remedy; empty when it was."""
+    conditional_writes: bool | None = None
+    """Whether the store really refuses a stale write; None where nobody needs it."""
+
+
+class InstallationProof(Wire):
+    """What one cluster's own worker found when it tried."""
+
+    cluster: str
+    stores: list[StoreProof]
+    problems: list[str] = []
+    """What is not equal on the clusters that this worker writes, and profiles that cannot be used."""
+
+
 @activity.defn(name="read_vrg")
 async def read_vrg(request: ReadVrg) -> Observed:
     """Reads the VRG, its volumes and the application's pods on one cluster; NotFound is a result."""
@@ -463,4 +483,10 @@ async def cluster_health(cluster: str) -> ClusterHealth:
 @activity.defn(name="list_health")
 async def list_health() -> list[ClusterHealth]:
     """What the worker that answers knows of every cluster of the registry; runs on the control queue."""
+    raise NotImplementedError
+
+
+@activity.defn(name="prove_installation")
+async def prove_installation() -> InstallationProof:
+    """Writes and reads each store from the cluster whose own worker answers; changes nothing that lasts."""
     raise NotImplementedError

@@ -118,6 +118,11 @@ class Mirror:
         self._standing: dict[tuple[str, str], tuple[str, float]] = {}
         """By store and lock key: the last ETag of a foreign lock and when it was first seen."""
 
+    @property
+    def stores(self) -> Mapping[str, S3Store]:
+        """The buckets by profile."""
+        return self._stores
+
     def of(self, profiles: Iterable[str]) -> Mirror:
         """The same mirror limited to an application's profiles; one that is not configured counts as not answering."""
         wanted = list(profiles)

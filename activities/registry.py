@@ -11,6 +11,7 @@ from activities.access.s3 import S3Store
 from activities.clusters import ClusterActivities, Clusters
 from activities.forwarding import ForwardingActivities
 from activities.mirror import Mirror
+from activities.proving import Problems, ProofActivities
 from activities.store import StoreActivities
 from activities.surveying import SurveyActivities
 from activities.waiting import object_key
@@ -28,6 +29,8 @@ class Registered:
     """For the control queue: stores, policies, health, forwarding."""
     cluster: Activities
     """For both queues of each cluster: short calls, and waits on the other one (S12)."""
+    own: Activities
+    """For the queue of a cluster's own worker."""
 
 
 def register(
@@ -35,6 +38,7 @@ def register(
     mirror: Mirror,
     operator_stores: Mapping[str, S3Store],
     times: WaitTimes | None = None,
+    problems: Problems = lambda: [],
 ) -> Registered:
     """Builds all activities over what a worker holds.
 
@@ -77,7 +81,8 @@ def register(
         on_clusters.cluster_health,
         surveys.survey_cluster,
     ]
-    return Registered(control, cluster)
+    own = [ProofActivities(clusters.own, mirror.stores, operator_stores, problems).prove_installation]
+    return Registered(control, cluster, own)
 
 
 def _watched(clusters: Clusters) -> list[tuple[str, str]]:

@@ -66,6 +66,8 @@ COLUMNS: dict[type[APIObject], Sequence[Schema]] = {
             for index in range(2 * COLUMN_PAIRS)
             for name, field in ((f"cluster {index + 1}", "name"), (f"state {index + 1}", "state"))
         ),
+        _column("synced", '.status.conditions[?(@.type=="Synced")].status'),
+        *(_column(f"since {index + 1}", f".status.clusters[{index}].since", "date", WIDE) for index in range(2)),
         AGE,
     ),
 }

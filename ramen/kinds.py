@@ -36,6 +36,7 @@ VRG = Kind(RAMEN, "v1alpha1", "volumereplicationgroups", "VolumeReplicationGroup
 DRPC = Kind(RAMEN, "v1alpha1", "drplacementcontrols", "DRPlacementControl")
 DRPOLICY = Kind(RAMEN, "v1alpha1", "drpolicies", "DRPolicy", namespaced=False)
 DRCLUSTER = Kind(RAMEN, "v1alpha1", "drclusters", "DRCluster", namespaced=False)
+DRCLUSTER_CONFIG = Kind(RAMEN, "v1alpha1", "drclusterconfigs", "DRClusterConfig", namespaced=False)
 CLUSTER_REGISTRY = Kind(RAMEN, "v1alpha1", "clusterregistries", "ClusterRegistry", namespaced=False)
 VOLUME_REPLICATION = Kind("replication.storage.openshift.io", "v1alpha1", "volumereplications", "VolumeReplication")
 VOLUME_REPLICATION_CLASS = Kind(
@@ -63,8 +64,12 @@ VALIDATING_ADMISSION_POLICY = Kind(
 VALIDATING_ADMISSION_POLICY_BINDING = Kind(
     "admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", False
 )
+SELF_SUBJECT_ACCESS_REVIEW = Kind(
+    "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False
+)
 CLUSTER_ROLE = Kind("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", False)
 CLUSTER_ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", False)
+ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
 
 ALL_KINDS: tuple[Kind, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
 BY_KIND: dict[str, Kind] = {kind.kind: kind for kind in ALL_KINDS}

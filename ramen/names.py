@@ -24,6 +24,11 @@ def wait_queue(cluster: str) -> str:
     return f"hubless.cluster.{cluster}.waits"
 
 
+def own_queue(cluster: str) -> str:
+    """Task queue that only the cluster's own worker serves: what it can do from where it runs."""
+    return f"hubless.worker.{cluster}"
+
+
 def entity_id(namespace: str, name: str) -> str:
     """Workflow ID of an application: the lock (D1)."""
     return f"drpc/{namespace}/{name}"
@@ -193,3 +198,8 @@ def history_key(namespace: str, name: str, epoch: int, action: str) -> str:
 def cluster_status_key(cluster: str) -> str:
     """Last seen, versions and worker identity of a cluster."""
     return f"clusters/{cluster}/status"
+
+
+def proof_key(cluster: str, token: str) -> str:
+    """Object that a check writes, reads and deletes, in every bucket."""
+    return f"hubless-check/{cluster}/{token}"

@@ -418,13 +418,20 @@ class ClusterHealth(Model):
     since: Time = ""
     version: str = ""
     workers: list[str] = Field(default_factory=list)
+    """Identities of the workers that reach it, as far as the reporter knows."""
     last_error: str = ""
+    flaps: int = 0
+    """Outages in the last ten minutes, when there were several; then `Available` has to hold for a while first."""
 
 
 class ClusterRegistryStatus(Model):
     """Health of all clusters, written by the workers."""
 
     clusters: Annotated[list[ClusterHealth], Rules(list_keys=("name",))] = Field(default_factory=list)
+    conditions: list[Condition] = Field(default_factory=list)
+    """`Synced`: whether registry, credentials and S3 profiles are equal on every cluster that answers."""
+    reporter: str = ""
+    """Identity of the worker from whose sight this is written; its Lease `hubless-writer` says how fresh it is."""
 
 
 class ClusterRegistry(APIObject):

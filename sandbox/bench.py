@@ -26,6 +26,7 @@ from temporalio.client import WorkflowHandle
 
 from ramen import names
 from ramen.kinds import CONFIG_MAP, PLACEMENT_DECISION, POD, PVC, VRG
+from sandbox import bench_clusters
 from sandbox.application import Application
 from sandbox.driver import Driver
 from sandbox.lifecycle import Sandbox
@@ -71,10 +72,19 @@ async def main(rounds: int, many: int, skip_idle: bool) -> None:
         await _moves(driver, rounds, "storage and operator answer at once")
         if not skip_idle:
             await _idle(driver)
+            await bench_clusters.measure(driver, lambda title, unit: Table(title, unit=unit))
         if many:
             await _many(driver, many)
 
     await _with_sandbox(Options(delays="zero", lag=1.0), without_delays)
+
+
+async def clusters() -> None:
+    """Only the part about clusters; `python -m sandbox.bench_clusters`."""
+    options = Options(delays="zero", lag=1.0)
+    await _with_sandbox(
+        options, lambda driver: bench_clusters.measure(driver, lambda title, unit: Table(title, unit=unit))
+    )
 
 
 async def _with_sandbox(options: Options, work: Callable[[Driver], Awaitable[None]]) -> None:

@@ -119,8 +119,8 @@ async def _fill(state: SandboxState, cluster: str, access: ClusterAccess, uids: 
     await asyncio.gather(
         *(apply(access, NAMESPACE, {"metadata": {"name": name}}) for name in (RAMEN_NAMESPACE, OPS_NAMESPACE)),
         *(apply(access, NODE, body) for body in _documents(MANIFESTS / "nodes.yaml")),
-        *(apply(access, kind, body) for kind, body in _access_rules()),
     )
+    await asyncio.gather(*(apply(access, kind, body) for kind, body in _access_rules()))
     await _established(access, [body["metadata"]["name"] for body in definitions])
     await asyncio.gather(
         *(apply(access, SECRET, body) for body in _secrets(state)),
@@ -157,14 +157,14 @@ def _documents(path: Path) -> list[Object]:
 def _access_rules() -> list[tuple[Kind, Object]]:
     """Roles of our users: the worker gets what a real installation gives it, the stand-ins everything."""
     rules: list[tuple[Kind, Object]] = []
-    granted = {user: ["cluster-admin"] for user in USERS}
-    roles = [body for body in _documents(DEPLOY / "rbac.yaml") if body["kind"] == CLUSTER_ROLE.kind]
-    if roles:
-        rules += [(CLUSTER_ROLE, body) for body in roles]
-        granted["worker"] = [body["metadata"]["name"] for body in roles]
-    for user, names in granted.items():
-        rules += [(CLUSTER_ROLE_BINDING, _binding(user, name)) for name in names]
-    return rules
+    for body in _documents(DEPLOY / "rbac.yaml"):
+        if "roleRef" in body:
+            subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user_name("worker")}
+            rules.append((BY_KIND[body["kind"]], {**body, "subjects": [subject]}))
+        elif body["kind"] == CLUSTER_ROLE.kind:
+            rules.append((CLUSTER_ROLE, body))
+    everything = [user for user in USERS if user != "worker"]
+    return rules + [(CLUSTER_ROLE_BINDING, _binding(user, "cluster-admin")) for user in everything]
 
 
 def _binding(user: str, role: str) -> Object:

@@ -36,6 +36,11 @@ APISERVER_GRACE = 1.0
 """It keeps nothing itself, and would wait for open connections to end."""
 
 
+def audit_log(directory: Path, cluster: str) -> Path:
+    """What workers asked of a cluster's API server, one JSON object a line; only with the option `audit`."""
+    return directory / "logs" / f"{cluster}-audit.jsonl"
+
+
 @dataclass(frozen=True)
 class ControlPlane:
     """Specs of one cluster's processes, named `<cluster>-<part>`."""
@@ -90,10 +95,21 @@ class ControlPlane:
                 "--service-cluster-ip-range=10.96.0.0/16",
                 "--endpoint-reconciler-type=none",
                 "--profiling=false",
+                *self._audit(),
             ],
             Probe(port=ports["api"], path="/readyz", tls=True),
             grace=APISERVER_GRACE,
         )
+
+    def _audit(self) -> list[str]:
+        """Arguments that make the API server write down what workers ask of it."""
+        if not self.state.options.audit:
+            return []
+        return [
+            f"--audit-policy-file={MANIFESTS / 'audit-policy.yaml'}",
+            f"--audit-log-path={audit_log(self.state.directory, self.cluster)}",
+            "--audit-log-mode=batch",
+        ]
 
     def followers(self) -> list[Spec]:
         """What needs the API server: controllers, scheduler, nodes."""

@@ -66,7 +66,11 @@ def user_name(user: str) -> str:
 
 
 def kubeconfig(cluster: ClusterState, user: str, authority: Path) -> str:
-    """Kubeconfig text with everything inside, so that it can be copied into a Secret as it is."""
+    """Kubeconfig text with everything inside, so that it can be copied into a Secret as it is.
+
+    The user's name has the cluster's in it: where files are merged (KUBECONFIG=a:b), the first of a name wins.
+    """
+    name = f"{user_name(user)}@{cluster.name}"
     return yaml.safe_dump(
         {
             "apiVersion": "v1",
@@ -80,8 +84,8 @@ def kubeconfig(cluster: ClusterState, user: str, authority: Path) -> str:
                     },
                 }
             ],
-            "users": [{"name": user_name(user), "user": {"token": cluster.tokens[user]}}],
-            "contexts": [{"name": cluster.name, "context": {"cluster": cluster.name, "user": user_name(user)}}],
+            "users": [{"name": name, "user": {"token": cluster.tokens[user]}}],
+            "contexts": [{"name": cluster.name, "context": {"cluster": cluster.name, "user": name}}],
             "current-context": cluster.name,
         },
         sort_keys=False,

@@ -47,6 +47,9 @@ class Options(BaseModel):
     without: list[str] = []
     """Parts of `PARTS` that are not started."""
 
+    audit: bool = False
+    """The API servers write down what workers ask of them (`sandbox.controlplane.audit_log`)."""
+
     @property
     def delay_scale(self) -> float:
         """What the stand-ins multiply their pauses with."""

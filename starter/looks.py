@@ -18,6 +18,7 @@ from temporalio.exceptions import ApplicationError
 from activities import contracts
 from activities.contracts import (
     ClusterHealth,
+    InstallationProof,
     LastSeen,
     ProtectRequest,
     ReadVrg,
@@ -176,3 +177,19 @@ async def stores(client: Client, app: AppSpec) -> StoresSeen:
         limit=SURVEY_SECONDS,
     )
     return seen
+
+
+async def prove(client: Client, cluster: str) -> InstallationProof:
+    """What the cluster's own worker finds when it writes and reads each store. Raises `NotServed`."""
+    try:
+        found: InstallationProof = await _run(
+            client,
+            contracts.prove_installation,
+            [],
+            names.own_queue(cluster),
+            InstallationProof,
+            limit=SURVEY_SECONDS,
+        )
+    except ApplicationError as err:
+        raise NotServed(err.message) from err
+    return found

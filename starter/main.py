@@ -35,7 +35,7 @@ OWN: dict[str, tuple[str, str]] = {
     "status": ("starter.commands.status:status", "Show where applications serve and what is awaited."),
     "history": ("starter.commands.history:history", "Show what was done to an application, and by whom."),
     "check": ("starter.commands.check:check", "Check everything that a failover would need."),
-    "cluster": ("starter.commands.check:cluster_app", "Look at one cluster."),
+    "cluster": ("starter.commands.cluster:app", "Add, remove, list, check clusters; renew credentials."),
     "crds": ("starter.commands.crds:crds", "Print the CRDs to install."),
 }
 """Where each command is, and its line in the list of commands."""

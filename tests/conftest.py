@@ -41,7 +41,7 @@ async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[San
     directory = tmp_path_factory.mktemp("sandbox")
     found = Sandbox(directory, "test", say=_say)
     try:
-        await found.up(Options(delays="zero", lag=LAG))
+        await found.up(Options(delays="zero", lag=LAG, audit=True))
         os.environ.update(found.environment())
         yield found
     finally:

@@ -1,8 +1,9 @@
 """The clusters that this worker can reach: who they are, how they are reached, and whether they answer.
 
 The own cluster comes from the settings. Its ClusterRegistry names the peers, its Secrets hold their kubeconfigs. Both
-are read again on a fixed beat with one call each, however many applications there are; a changed kubeconfig replaces
-the client without a restart. While the own API server is away, what was read last stays in force.
+are watched, and read again on a fixed beat with one call each, however many applications there are. A changed
+kubeconfig replaces the client without a restart once it has proved that it leads to the same cluster; until then the
+one from before stays in use. While the own API server is away, what was read last stays in force.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ import yaml
 from activities.access.direct import DirectAccess
 from activities.access.protocol import ClusterAccess, Object
 from activities.contracts import ClusterHealth
+from ramen import kubeconfig as kubeconfigs
 from ramen import names
 from ramen.errors import ClusterUnreachable, Forbidden, GateClosed, HublessError, Invalid, Unauthorized, WrongCluster
 from ramen.kinds import CLUSTER_REGISTRY, CONFIG_MAP, NAMESPACE, SECRET
 from ramen.objects import ClusterRegistry, RegisteredCluster
+from worker.follow import Follower
 from worker.gate import Gate
 from worker.retire import Retired
 from worker.session import Session
@@ -43,8 +46,11 @@ PROBE_AGAIN_SECONDS = 0.3
 LATE_SECONDS = 0.5
 """A time-out that comes so much too late says that this process stood still, and nothing about the cluster."""
 
-REFRESH_AGAIN_SECONDS = 2.0
-"""Shortest pause between two looks at the registry, also when a 401 asks for one."""
+REFRESH_AGAIN_SECONDS = 1.0
+"""Shortest pause between two looks at the registry, whoever asks for one."""
+
+REREAD_SECONDS = 2.0
+"""After a 401 the credentials are read again at once, and while it lasts after this time, doubled each time."""
 
 IDENTITY_NAMESPACE = "kube-system"
 """Its UID lives as long as the cluster does, so it is the cluster's fingerprint (S11)."""
@@ -75,7 +81,15 @@ class Member:
         self.session = Session(name, self.gate)
         self.fingerprint = ""
         """Hash of the kubeconfig behind the session; the kubeconfig itself is not kept."""
+        self.runs_program = False
+        """Its credential comes from a program, which has to run again when it is refused."""
+        self.note = ""
+        """What is wrong although the cluster answers: new credentials that were not taken."""
+        self.look_now = asyncio.Event()
+        """Set when a call met a 401: the next probe is due."""
+        self.reread_due, self.reread_pause = 0.0, REREAD_SECONDS
         self.task: asyncio.Task[None] | None = None
+        self.session.on_refused = self.look_now.set
 
 
 class Clusters:
@@ -102,6 +116,8 @@ class Clusters:
         self._refresh_seconds = refresh_seconds
         self._connect = connect
         self._refresh_now = asyncio.Event()
+        self.registered: list[RegisteredCluster] = []
+        """The registry's clusters as last read."""
         self._on_refresh: list[Refreshed] = []
         self._retired = Retired()
         self._said: set[str] = set()
@@ -132,6 +148,14 @@ class Clusters:
         """What this worker knows of every cluster."""
         return [member.gate.health(self._identity) for member in self._members.values()]
 
+    def has_credentials(self, name: str) -> bool:
+        """Whether there is a client for the cluster at all, whether it answers or not."""
+        return self._member(name).session.client is not None
+
+    def note(self, name: str) -> str:
+        """What is wrong with a cluster's credentials although it answers; empty normally."""
+        return self._member(name).note
+
     def on_refresh(self, listener: Refreshed) -> None:
         """Calls `listener` with the operator's ConfigMap and Secrets whenever they were read."""
         self._on_refresh.append(listener)
@@ -158,7 +182,10 @@ class Clusters:
 
     async def run(self) -> None:
         """Probes and refreshes until cancelled."""
-        self._start(self._members[self.own])
+        own = self._members[self.own]
+        follower = Follower(own.session, own.gate, self._namespace, self._refresh_now.set)
+        self._start(own)
+        following = asyncio.create_task(follower.run(), name="follow registry and Secrets")
         try:
             while True:
                 await self._members[self.own].gate.opened()
@@ -172,6 +199,8 @@ class Clusters:
                     async with asyncio.timeout(max(0.0, self._refresh_seconds - REFRESH_AGAIN_SECONDS)):
                         await self._refresh_now.wait()
         finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
             await self._stop_all()
 
     async def refresh(self) -> None:
@@ -189,7 +218,8 @@ class Clusters:
                 f"apply it with the name, clusterUID and kubeconfigSecret of each cluster"
             )
         else:
-            await self._apply(ClusterRegistry.model_validate(registry).spec.clusters, secrets)
+            self.registered = ClusterRegistry.model_validate(registry).spec.clusters
+            await self._apply(self.registered, secrets)
         for listener in self._on_refresh:
             listener(config, secrets)
 
@@ -227,48 +257,89 @@ class Clusters:
         try:
             text = b64decode(data[names.KUBECONFIG_KEY], validate=True)
         except Base64Error:
-            member.gate.shut(f"{member.source} is not base64; write it again")
+            self._reject(member, "is not base64; write it again")
             return
-        await self._use_kubeconfig(member, text)
+        content = _parsed(text)
+        if content is None:
+            self._reject(member, "holds no kubeconfig; write it again")
+        elif problem := kubeconfigs.problem_in_secret(content):
+            self._reject(member, f"is not used: {problem}")
+        else:
+            await self._use_kubeconfig(member, text, content)
 
     async def _use_own(self, member: Member) -> None:
-        """Reads the kubeconfig file again, if there is one; the service account renews itself."""
+        """Reads the kubeconfig file and the files that it names again; the service account renews itself."""
         if self._kubeconfig is None:
             if member.session.client is None:
                 member.session.client = await self._connect(member.name, None)
             return
         try:
-            text = await asyncio.to_thread(self._kubeconfig.read_bytes)
+            text, content = await asyncio.to_thread(_read_file, self._kubeconfig)
         except OSError as err:
-            member.gate.shut(f"{member.source} cannot be read: {err.strerror}")
+            self._reject(member, f"cannot be read: {err.strerror} ({Path(str(err.filename)).name})")
             return
-        await self._use_kubeconfig(member, text)
+        except UnicodeDecodeError:
+            self._reject(member, "names a token file that is no text; write it again")
+            return
+        if content is None:
+            self._reject(member, "holds no kubeconfig; write it again")
+            return
+        member.runs_program = bool(kubeconfigs.programs(content))
+        await self._use_kubeconfig(member, text, content)
 
-    async def _use_kubeconfig(self, member: Member, text: bytes) -> None:
+    def _reject(self, member: Member, why: str) -> None:
+        """Credentials that cannot be used: those from before stay in use while they work."""
+        if member.gate.is_open and member.session.client is not None:
+            member.note = f"{member.source} {why} (the credentials from before are still used)"
+            self._say(member.note)
+        else:
+            member.gate.shut(f"{member.source} {why}")
+
+    async def _use_kubeconfig(self, member: Member, text: bytes, content: dict[str, Any]) -> None:
         """Replaces the client when the kubeconfig is another one; no word of it gets into a message."""
         fingerprint = hashlib.sha256(text).hexdigest()
         if fingerprint == member.fingerprint and member.session.client is not None:
-            return
-        try:
-            content = yaml.safe_load(text)
-        except (yaml.YAMLError, UnicodeDecodeError):
-            content = None
-        if not isinstance(content, dict):
-            member.gate.shut(f"{member.source} holds no kubeconfig; write it again")
+            member.note = ""
             return
         try:
             client = await self._connect(member.name, content)
         except Invalid as err:
-            member.gate.shut(redact(f"{member.source}: {err}"))
+            self._reject(member, redact(f"cannot be used: {err}"))
             return
-        if member.gate.is_known:
+        old = member.session.client
+        if old is not None and member.gate.is_open and not await self._proves_itself(member, client):
+            self._retired.add(client.close)
+            return
+        if member.gate.is_known and not member.gate.is_open:
             # Nothing may reach the new server before its identity is known (S11); the probe opens again.
             member.gate.shut(f"{member.source} changed and is being checked")
-        old, member.session.client, member.fingerprint = member.session.client, client, fingerprint
+        member.session.client, member.fingerprint, member.note = client, fingerprint, ""
         if old is not None:
             log.info("%s changed, its client is replaced", member.source, extra={"cluster": member.name})
             self._retired.add(old.close)
             await self.probe(member.name)
+
+    async def _proves_itself(self, member: Member, client: ClusterAccess) -> bool:
+        """Asks a new client who it reaches while the old one is still at work, so that a rotation interrupts nothing.
+
+        Another cluster closes the gate (S11); any other failure leaves the old client in use and says so.
+        """
+        try:
+            async with asyncio.timeout(PROBE_LIMIT_SECONDS):
+                found = await client.read(NAMESPACE, IDENTITY_NAMESPACE)
+            self._check_identity(member, found)
+        except WrongCluster as err:
+            member.gate.shut(str(err))
+            await member.session.close()
+        except TimeoutError:
+            self._reject(member, f"changed, but {member.name} did not answer the new one")
+        except Unauthorized:
+            self._reject(member, f"changed, but {member.name} refuses the new one (401); renew it")
+        except HublessError as err:
+            self._reject(member, redact(f"changed, but the new one does not work: {err}"))
+        else:
+            return True
+        return False
 
     # --- probing -----------------------------------------------------------------------------------------------------
 
@@ -304,12 +375,13 @@ class Clusters:
         name, gate = member.name, member.gate
         match error:
             case None:
+                member.reread_due, member.reread_pause = 0.0, REREAD_SECONDS
                 gate.answered(version)
             case TimeoutError():
                 gate.failed(f"{name} did not answer in {PROBE_LIMIT_SECONDS:g} s")
             case Unauthorized():
+                self._read_again(member)
                 gate.shut(f"{name} refuses the credentials (401); renew {member.source}")
-                self._refresh_now.set()
             case Forbidden():
                 gate.shut(f"{name} forbids reading namespaces; apply deploy/rbac.yaml there for this worker's user")
             case WrongCluster():
@@ -318,6 +390,18 @@ class Clusters:
                 await member.session.close()
             case _:
                 gate.failed(redact(str(error)))
+
+    def _read_again(self, member: Member) -> None:
+        """After a 401: looks for renewed credentials, ever more slowly while none work."""
+        now = time.monotonic()
+        if now < member.reread_due:
+            return
+        member.reread_due = now + member.reread_pause
+        member.reread_pause = min(2 * member.reread_pause, max(REREAD_SECONDS, self._refresh_seconds))
+        if member.runs_program:
+            member.fingerprint = ""
+        if member.name != self.own:
+            self._refresh_now.set()
 
     def _check_identity(self, member: Member, found: Object | None) -> None:
         uid = str((found or {}).get("metadata", {}).get("uid", ""))
@@ -339,7 +423,12 @@ class Clusters:
                     member.gate.shut(redact(str(err)))
             await self.probe(member.name)
             gate = member.gate
-            await asyncio.sleep(PROBE_AGAIN_SECONDS if gate.is_failing or not gate.is_known else self._probe_seconds)
+            member.look_now.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(
+                    PROBE_AGAIN_SECONDS if gate.is_failing or not gate.is_known else self._probe_seconds
+                ):
+                    await member.look_now.wait()
 
     def _start(self, member: Member) -> None:
         if member.task is not None:
@@ -371,3 +460,28 @@ class Clusters:
         if message not in self._said:
             self._said.add(message)
             log.warning(message)
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    """The kubeconfig in a text; None when there is none."""
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _read_file(path: Path) -> tuple[bytes, dict[str, Any] | None]:
+    """A kubeconfig file with what its current context names in other files, so that a changed token file counts.
+
+    Raises OSError for a file that cannot be read.
+    """
+    content = _parsed(path.read_bytes())
+    if content is None:
+        return b"", None
+    with suppress(Invalid):  # what is missing is said by the client that is made from it
+        content = kubeconfigs.only_current(content)
+    content = kubeconfigs.inlined(
+        content, {name: (path.parent / name).read_bytes() for name in kubeconfigs.files(content)}
+    )
+    return yaml.safe_dump(content).encode(), content

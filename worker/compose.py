@@ -22,12 +22,15 @@ from temporalio.runtime import Runtime
 
 from activities.mirror import Mirror
 from activities.registry import register
+from ramen import names
 from worker import temporal
 from worker.bootstrap import NotPreparedError
 from worker.clusters import Clusters, Connect, connect
+from worker.copies import Copies
 from worker.health import Figures, HealthServer
 from worker.pool import Pool
 from worker.reach import Reach
+from worker.registrystatus import RegistryStatus
 from worker.settings import Settings
 from worker.stores import Stores
 from worker.watches import EntitySignals, Hinter, Watches
@@ -70,6 +73,11 @@ class Process:
         self.watches = Watches(self.clusters)
         self.writers: dict[str, Writer] = {}
         """By cluster: whether this worker is the one that writes there (S16)."""
+        self.copies = Copies(self.clusters, self._writes_on, settings.ramen_namespace)
+        self.clusters.on_refresh(lambda _config, _secrets: self.copies.notice())
+        self.registry_status = RegistryStatus(
+            self.clusters, self._writes_on, identity, self._workers_of, self.copies.conditions
+        )
         self.http_port = 0
         """The port that is listened on, once it is."""
         self._settings = settings
@@ -103,6 +111,8 @@ class Process:
         self._spawn(self.clusters.run(), "clusters")
         self._spawn(self._serve(), "serve")
         self._spawn(self._follow_members(), "writers")
+        self._spawn(self.registry_status.run(), "registry status")
+        self._spawn(self.copies.run(), "copies")
         await self._stop.wait()
         log.info("worker of %s stops", self._settings.cluster)
         await self._close()
@@ -151,6 +161,22 @@ class Process:
                 self._writing[cluster] = self._spawn(writer.run(), f"writer {cluster}")
             await self.clusters.changed_since(revision)
 
+    def _writes_on(self, cluster: str) -> bool:
+        writer = self.writers.get(cluster)
+        return writer is not None and writer.is_writer
+
+    async def _workers_of(self, cluster: str) -> list[str] | None:
+        """Who serves a cluster, as Temporal knows it; None without Temporal."""
+        if self._pool is None or self._connection is None or not self._connection.is_up:
+            return None
+        return await temporal.workers(self._pool.client, names.cluster_queue(cluster))
+
+    def _problems(self) -> list[str]:
+        """What this worker knows to be wrong with the installation, each line once."""
+        lines = [*self.copies.problems.values(), *self.copies.strangers.values()]
+        differing = [problem for found in lines for problem in found]
+        return list(dict.fromkeys([*self.stores.problems, *differing]))
+
     # --- parts that need Temporal --------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
@@ -160,6 +186,7 @@ class Process:
         self._hinter = Hinter(self._settings.cluster, self.watches.seen, self._signals.send)
         self._pool = self._make_pool(client)
         self._pool.start_control()
+        self._pool.start_own(self._settings.cluster)
         self._connection = temporal.Connection(client)
         self._spawn(self._connection.follow(), "temporal health")
         self._spawn(self._hinter.run(), "hints")
@@ -181,7 +208,9 @@ class Process:
         mirror = Mirror(self.stores.coordination)
         return Pool(
             client=client,
-            activities=register(Reach(self.clusters, self.watches), mirror, self.stores.operator),
+            activities=register(
+                Reach(self.clusters, self.watches), mirror, self.stores.operator, problems=self._problems
+            ),
             identity=self._identity,
             slots=settings.slots,
             wait_slots=settings.wait_slots,

@@ -33,6 +33,9 @@ STICKY_SECONDS = 2.0
 HEARTBEAT_SECONDS = 2.0
 """Longest hold-back of heartbeats, so that a cancel reaches a wait within about two seconds."""
 
+OWN_SLOTS = 2
+"""A check at a time, and one more for somebody else who asks."""
+
 WORKFLOW_SLOTS = 100
 """Workflow tasks at a time; each takes milliseconds, and one core carries no more."""
 
@@ -79,6 +82,15 @@ class Pool:
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_SECONDS),
         )
         self._start(names.CONTROL_QUEUE, worker)
+
+    def start_own(self, cluster: str) -> None:
+        """Serves what only the cluster's own worker can answer."""
+        queue = names.own_queue(cluster)
+        poller = PollerBehaviorSimpleMaximum(maximum=1)
+        worker = self._worker(
+            queue, self.activities.own, max_concurrent_activities=OWN_SLOTS, activity_task_poller_behavior=poller
+        )
+        self._start(queue, worker)
 
     def join(self, cluster: str, gate: Gate) -> None:
         """Serves the two queues of a cluster while its gate is open; waits have slots of their own (S12)."""

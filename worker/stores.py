@@ -60,9 +60,12 @@ class Stores:
         self._profiles: dict[str, Profile] = {}
         self._retired = Retired()
         self._said: set[str] = set()
+        self.problems: list[str] = []
+        """Profiles that cannot be used, as of the last update; each line names the remedy."""
 
     def update(self, config: Object | None, secrets: list[Object]) -> None:
         """Takes over profiles and credentials; an unreadable configuration leaves the last known in force."""
+        self.problems = []
         try:
             profiles = _profiles(config)
         except UnusableProfileError as err:
@@ -133,6 +136,7 @@ class Stores:
         return profile
 
     def _say(self, message: str) -> None:
+        self.problems.append(message)
         if message not in self._said:
             self._said.add(message)
             log.warning(message)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime, timedelta
 
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
@@ -22,6 +26,12 @@ LAST_PAUSE_SECONDS = 15.0
 
 CHECK_SECONDS = 10.0
 """Between looks at a connection that stands; only `/readyz` and the log depend on it, workers retry by themselves."""
+
+
+CHECK_LIMIT = timedelta(seconds=3)
+
+POLLED_SECONDS = 75
+"""A worker that lives polls again within one minute, the length of a long poll; older pollers are gone."""
 
 
 class ConfigurationError(Exception):
@@ -91,3 +101,24 @@ class Connection:
             elif self.is_up and not up:
                 log.warning("Temporal does not answer: %s. No action starts until it does", reason)
             self.is_up = up
+
+
+async def workers(client: Client, queue: str) -> list[str] | None:
+    """Identities of the workers that poll a queue for activities, sorted; None when Temporal does not say."""
+    request = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=queue),
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+    )
+    try:
+        answer = await client.workflow_service.describe_task_queue(request, timeout=CHECK_LIMIT)
+    except RPCError:
+        return None
+    newest = datetime.now(UTC) - timedelta(seconds=POLLED_SECONDS)
+    return sorted(
+        {
+            poller.identity
+            for poller in answer.pollers
+            if poller.last_access_time.ToDatetime().replace(tzinfo=UTC) >= newest
+        }
+    )

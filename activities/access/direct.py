@@ -7,6 +7,7 @@ and Ramen's objects must keep unknown fields. Errors of the client library are m
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlencode
@@ -33,6 +34,9 @@ from ramen.kinds import Kind
 
 CALL_SECONDS = 5.0
 """Total time of one call: milliseconds are normal (guides/kubernetes.md), five seconds are a dead server."""
+
+OWN_KUBECONFIG = os.path.expanduser("~/.kube/config")
+"""Where a person's kubeconfig is when KUBECONFIG names none."""
 
 WATCH_GRACE_SECONDS = 5.0
 """Client-side limit of a watch beyond the server-side one, so that a frozen server cannot hold it for ever."""
@@ -62,6 +66,20 @@ class DirectAccess:
             raise Invalid(f"kubeconfig of {name} cannot be used: {err}") from err
         api.configuration.retries = None
         return cls(name, api, call_seconds)
+
+    @classmethod
+    async def from_own_kubeconfig(cls, context: str = "", call_seconds: float = CALL_SECONDS) -> DirectAccess:
+        """Makes a client as kubectl does: the files of KUBECONFIG, else `~/.kube/config`, programs included.
+
+        For the command line of a person, never for what comes from a Secret. Raises `Invalid`.
+        """
+        files = os.environ.get("KUBECONFIG") or OWN_KUBECONFIG
+        try:
+            api = await config.new_client_from_config(files, context or None, persist_config=False)
+        except (ConfigException, ValueError, KeyError, TypeError, OSError) as err:
+            raise Invalid(f"no cluster is found by your kubeconfig ({files}): {_short(err)}") from err
+        api.configuration.retries = None
+        return cls(context or "the cluster of your kubeconfig", api, call_seconds)
 
     @classmethod
     async def in_cluster(cls, name: str) -> DirectAccess:

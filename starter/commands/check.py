@@ -26,7 +26,7 @@ from starter.run import run
 POLLED_SECONDS = 75
 """A worker that lives polls again within one minute, the length of a long poll; older pollers are gone."""
 
-cluster_app = typer.Typer(help="Look at one cluster.", no_args_is_help=True, rich_markup_mode=None)
+cluster_app = typer.Typer(help="The clusters of the installation.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @dataclass
@@ -81,7 +81,7 @@ def check() -> None:
 
 @cluster_app.callback()
 def _cluster() -> None:
-    """Look at one cluster, or at all of them."""
+    """The clusters of the installation: their registry, credentials and health."""
 
 
 @cluster_app.command("check")
@@ -198,6 +198,36 @@ async def _check_cluster(hubless: Hubless, report: Report, each: ClusterHealth) 
         report.problem(f"{name} answers{version}, but no worker takes work for it. Start one: hubless worker")
         return
     await _check_kinds(hubless, report, name)
+    await _check_own(hubless, report, name)
+
+
+async def _check_own(hubless: Hubless, report: Report, cluster: str) -> None:
+    """What only the cluster's own worker can prove: the stores, written and read from there with the keys there."""
+    try:
+        proof = await looks.prove(hubless.client, cluster)
+    except looks.NotServed:
+        report.warn(
+            f"No worker of {cluster} itself answers: whether {cluster} reads and writes the stores is not known. "
+            f"Start it: HUBLESS_CLUSTER={cluster} hubless worker run"
+        )
+        return
+    for profile in sorted({store.profile for store in proof.stores}):
+        stores = [store for store in proof.stores if store.profile == profile]
+        problems = [store.problem for store in stores if store.problem]
+        for problem in problems:
+            report.problem(f"{cluster}: {problem}")
+        if not problems:
+            report.good(f"{cluster} reads and writes {profile} (buckets {', '.join(store.bucket for store in stores)})")
+        for store in stores:
+            if store.conditional_writes is False:
+                report.warn(
+                    f"{cluster}: {profile} has no conditional writes in bucket {store.bucket}: two orchestrators could "
+                    "claim the same epoch there. Use a store that honours If-None-Match and If-Match"
+                )
+    if not proof.stores:
+        report.problem(f"{cluster} knows no S3 profile. Give the dr-cluster operator's ConfigMap s3StoreProfiles")
+    for problem in proof.problems:
+        report.problem(f"{cluster}: {problem}")
 
 
 def probe(cluster: str) -> AppSpec:

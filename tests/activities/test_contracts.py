@@ -26,7 +26,7 @@ async def registered() -> registry.Registered:
 
 def implementations(registered: registry.Registered) -> dict[str, Any]:
     found = {}
-    for method in (*registered.control, *registered.cluster):
+    for method in (*registered.control, *registered.cluster, *registered.own):
         found[method.__func__.__temporal_activity_definition.name] = method
     return found
 

@@ -173,7 +173,7 @@ def test_the_registry() -> None:
     wanted = properties["spec"]["properties"]["clusters"]["items"]["properties"]
     assert set(wanted) == {"name", "region", "kubeconfigSecret", "endpoint", "clusterUID"}
     health = properties["status"]["properties"]["clusters"]["items"]["properties"]
-    assert set(health) == {"name", "state", "since", "version", "workers", "lastError"}
+    assert set(health) == {"name", "state", "since", "version", "workers", "lastError", "flaps"}
     assert health["state"]["enum"] == ["Available", "Unavailable", "Unknown"]
     columns = [column["name"] for column in version(definition)["additionalPrinterColumns"]]
     assert columns[:2] == ["cluster 1", "state 1"]

@@ -31,9 +31,11 @@ from typer.testing import CliRunner, Result
 
 from activities.contracts import (
     ClusterHealth,
+    InstallationProof,
     LastSeen,
     ProtectRequest,
     ReadVrg,
+    StoreProof,
     StoresQuery,
     StoresSeen,
     Survey,
@@ -96,6 +98,8 @@ class World:
     unsupported: list[str] = field(default_factory=list)
     refuse_resolve: str = ""
     stores: list[StoreReport] = field(default_factory=list)
+    proofs: dict[str, InstallationProof] = field(default_factory=dict)
+    """By cluster: what its own worker finds; without one every store is fine."""
     steps: list[Step] = field(default_factory=list)
     needs_operator: str = ""
     action_ends: bool = True
@@ -373,6 +377,19 @@ async def fake_stores(request: StoresQuery) -> StoresSeen:
     return StoresSeen(stores=_world(request.app).stores)
 
 
+@activity.defn(name="prove_installation")
+async def fake_proof() -> InstallationProof:
+    cluster = activity.info().task_queue.rpartition(".")[2]
+    return WORLDS["current"].proofs.get(cluster) or InstallationProof(
+        cluster=cluster,
+        stores=[
+            StoreProof(profile=profile, bucket=bucket)
+            for profile in ("s3-dr1", "s3-dr2")
+            for bucket in ("ramen", "ramen-coordination")
+        ],
+    )
+
+
 ACTIVITIES: list[Callable[..., Any]] = [
     fake_read,
     fake_last_seen,
@@ -380,6 +397,7 @@ ACTIVITIES: list[Callable[..., Any]] = [
     fake_resolve,
     fake_survey,
     fake_stores,
+    fake_proof,
 ]
 
 
@@ -522,7 +540,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Temporal]:
     stop = asyncio.Event()
 
     async def serve() -> None:
-        queues = [names.CONTROL_QUEUE, names.cluster_queue("dr1"), names.cluster_queue("dr2")]
+        clusters = ("dr1", "dr2")
+        queues = [names.CONTROL_QUEUE, *map(names.cluster_queue, clusters), *map(names.own_queue, clusters)]
         workers = [
             Worker(
                 client,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from activities.contracts import InstallationProof, StoreProof
 from ramen.app import StoreReport
 from tests.starter.conftest import Temporal, World, hubless
 
@@ -21,7 +22,7 @@ def test_check_names_every_problem_and_counts(world: World, namespace: str) -> N
     assert "✔ dr2 has every kind that Hubless needs" in lines
     assert "✗ Store s3-dr1 does not answer: connection refused" in lines
     assert any(f"shop in namespace {namespace}: data-1 not in store s3-dr2" in line for line in lines)
-    assert lines[-1] == "✗ Check completed (4 ok, 1 warning, 3 problems)"
+    assert lines[-1] == "✗ Check completed (6 ok, 1 warning, 3 problems)"
 
 
 def test_check_without_problems_is_zero(calm: World) -> None:
@@ -30,13 +31,13 @@ def test_check_without_problems_is_zero(calm: World) -> None:
     ]
     result = hubless("check")
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1] == "✔ Check completed (9 ok, 1 warning, 0 problems)"
+    assert result.stdout.splitlines()[-1] == "✔ Check completed (13 ok, 1 warning, 0 problems)"
 
 
 def test_cluster_check_looks_at_one_cluster(calm: World) -> None:
     result = hubless("cluster", "check", "dr2")
     assert result.exit_code == 0, result.output
-    assert "dr1" not in result.stdout
+    assert "dr1 answers" not in result.stdout
     calm.missing_kinds = ["DRPlacementControl"]
     result = hubless("cluster", "check", "dr2")
     assert result.exit_code == 1
@@ -47,3 +48,27 @@ def test_cluster_check_refuses_an_unknown_cluster(calm: World, temporal: Tempora
     result = hubless("cluster", "check", "dr7")
     assert result.exit_code == 2
     assert result.stderr.startswith("✗ dr7 is not a cluster of the registry (dr1, dr2).")
+
+
+def test_check_says_from_which_cluster_a_store_cannot_be_written(calm: World) -> None:
+    refused = (
+        "S3 profile s3-dr1: http://dr1 refuses the credentials for bucket ramen (AccessDenied); correct the Secret"
+    )
+    calm.proofs["dr2"] = InstallationProof(
+        cluster="dr2",
+        stores=[
+            StoreProof(profile="s3-dr1", bucket="ramen", problem=refused),
+            StoreProof(profile="s3-dr2", bucket="ramen"),
+            StoreProof(profile="s3-dr2", bucket="ramen-coordination", conditional_writes=False),
+        ],
+        problems=["Secret ramen-system/s3-dr1 differs between dr1 and dr2"],
+    )
+    result = hubless("cluster", "check", "dr2")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert f"✗ dr2: {refused}" in lines
+    assert "✔ dr2 reads and writes s3-dr2 (buckets ramen, ramen-coordination)" in lines
+    assert any(
+        line.startswith("⚠ dr2: s3-dr2 has no conditional writes in bucket ramen-coordination") for line in lines
+    )
+    assert "✗ dr2: Secret ramen-system/s3-dr1 differs between dr1 and dr2" in lines

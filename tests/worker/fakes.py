@@ -156,6 +156,8 @@ class World:
     def __init__(self) -> None:
         self.servers: dict[str, FakeServer] = {}
         self.clients: list[FakeClient] = []
+        self.connected: dict[str, list[dict[str, Any]]] = {}
+        """Kubeconfigs that clients were made from, by cluster name."""
 
     def add(self, address: str, uid: str) -> FakeServer:
         self.servers[address] = FakeServer(uid)
@@ -163,10 +165,15 @@ class World:
 
     async def connect(self, name: str, kubeconfig: dict[str, Any] | None) -> FakeClient:
         """The `Connect` of this world."""
+        self.connected.setdefault(name, []).append(kubeconfig or {})
         address = (kubeconfig or {"server": name})["server"]
         client = FakeClient(name, self.servers[address])
         self.clients.append(client)
         return client
+
+    def tokens(self, name: str) -> list[str]:
+        """Tokens of the clients that were made for a cluster, in order."""
+        return [made["users"][0]["user"]["token"] for made in self.connected.get(name, [])]
 
 
 def kubeconfig_secret(name: str, address: str, token: str = "secret-token") -> Object:

@@ -1,0 +1,164 @@
+"""After a full run on real servers: no right is missing, none is idle, and nothing secret lies anywhere.
+
+The run is an application's life: protected, failed over, relocated home, unprotected, with a store's keys rotated in
+between. The API servers themselves wrote down what was asked of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from activities.access.direct import DirectAccess
+from activities.access.s3 import S3Store
+from ramen import names
+from ramen.kinds import SECRET, Kind
+from sandbox.application import Application
+from sandbox.bootstrap import s3_name
+from sandbox.controlplane import audit_log
+from sandbox.driver import Driver
+from sandbox.lifecycle import Sandbox
+from sandbox.s3server import OPERATOR_BUCKET
+from tests.scenarios.checks import Story
+from tests.worker.test_rbac import Use, granted, used
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(300)]
+
+SELDOM: dict[Use, str] = {
+    ("", "persistentvolumeclaims", "delete"): "PVCs that an aborted promotion restored",
+    ("", "secrets", "create"): "a Secret that one cluster lacks",
+    ("ramendr.openshift.io", "clusterregistries", "create"): "a cluster that has no registry yet",
+    ("ramendr.openshift.io", "clusterregistries", "update"): "a registry that was edited on another cluster",
+    ("ramendr.openshift.io", "drclusterconfigs", "update"): "a policy with another interval",
+    ("", "configmaps", "create"): "the epoch that outlives an unprotected application",
+}
+"""Rights that an ordinary life of an application need not touch, and what they are for; the code uses each."""
+
+
+@pytest.fixture
+async def lived(driver: Driver, application: Application) -> Story:
+    """An application that has been through everything."""
+    story = await Story.begin(driver, application)
+    await story.move("failover", "dr2")
+    await driver.protected(application)
+    await rotate_store_secret(driver)
+    await story.move("relocate", "dr1")
+    await driver.protected(application)
+    await driver.ended(await driver.unprotect(application))
+    return story
+
+
+async def rotate_store_secret(driver: Driver) -> None:
+    """Adds a key to a store's Secret on dr1, and waits until the workers brought it to dr2."""
+    name = s3_name("dr2")
+    one, other = await driver.access("dr1"), await driver.access("dr2")
+    mark = b64encode(b"rotated").decode()
+    await one.patch(SECRET, name, {"data": {"rotated": mark}}, names.RAMEN_NAMESPACE)
+
+    async def arrived() -> bool:
+        found = await other.read(SECRET, name, names.RAMEN_NAMESPACE)
+        return found is not None and found["data"].get("rotated") == mark
+
+    await driver.until(arrived, "the store's Secret to reach dr2", 60)
+
+
+async def test_every_right_is_used_nothing_secret_is_anywhere_and_nothing_was_refused(
+    sandbox: Sandbox, driver: Driver, lived: Story
+) -> None:
+    await asyncio.sleep(2)  # the API servers write their audit logs in batches
+    asked: set[Use] = set()
+    for cluster in driver.clusters:
+        for entry in audited(audit_log(sandbox.directory, cluster)):
+            if "objectRef" in entry:
+                assert entry["annotations"].get("authorization.k8s.io/decision") != "forbid", entry["requestURI"]
+                reference = entry["objectRef"]
+                resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
+                asked.add((reference.get("apiGroup", ""), resource, entry["verb"]))
+    rights = granted("hubless-worker") | granted("hubless-worker-secrets")
+    idle = rights - asked - SELDOM.keys()
+    assert idle == set(), "granted, and never used"
+    assert SELDOM.keys() <= used(), "a right that no code uses"
+    hidden = secrets(sandbox)
+    places = [place async for place, text in everything(sandbox, driver) if any(secret in text for secret in hidden)]
+    assert places == []
+
+
+def audited(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text().splitlines():
+        yield json.loads(line)
+
+
+# --- what must be nowhere ------------------------------------------------------------------------------------------
+
+
+def secrets(sandbox: Sandbox) -> list[bytes]:
+    """Every credential of the sandbox, as it is and as base64 would hide it."""
+    state = sandbox.state
+    plain = [state.s3_secret_key, state.s3_access_key]
+    plain += [token for cluster in state.clusters.values() for token in cluster.tokens.values()]
+    return [spelling for text in plain for spelling in spellings(text.encode())]
+
+
+def spellings(secret: bytes) -> Iterator[bytes]:
+    """The text itself, and the middle of its base64 at each of the three places where it can begin."""
+    yield secret
+    for shift in range(3):
+        encoded = b64encode(b"\0" * shift + secret)
+        yield encoded[4 : len(encoded) // 4 * 4 - 4]
+
+
+@pytest.mark.parametrize("shift", range(3))
+def test_a_secret_is_found_in_base64_wherever_it_begins(shift: int) -> None:
+    hidden = b64encode(b"x" * shift + b"token: 0123456789abcdef0123456789abcdef\n")
+    assert any(spelling in hidden for spelling in spellings(b"0123456789abcdef0123456789abcdef"))
+
+
+async def everything(sandbox: Sandbox, driver: Driver) -> AsyncIterator[tuple[str, bytes]]:
+    """Every history, log, object that is no Secret, and object in a store, with the name of its place."""
+    async for execution in driver.hubless.client.list_workflows():
+        handle = driver.hubless.client.get_workflow_handle(execution.id, run_id=execution.run_id)
+        yield f"history {execution.id}", (await handle.fetch_history()).to_json().encode()
+    for path in sorted((sandbox.directory / "logs").iterdir()):
+        yield f"log {path.name}", path.read_bytes()
+    for cluster in driver.clusters:
+        access = await driver.access(cluster)
+        for kind in await kinds(access):
+            for item in (await access.list(kind))[0]:
+                yield f"{kind.kind} {item['metadata']['name']} on {cluster}", json.dumps(item).encode()
+        for bucket in (OPERATOR_BUCKET, names.COORDINATION_BUCKET):
+            async for place, body in stored(sandbox, cluster, bucket):
+                yield place, body
+
+
+async def kinds(access: DirectAccess) -> list[Kind]:
+    """Every kind that the API server can list, Secrets aside: events and our own statuses among them."""
+    groups = await access._request("GET", "/apis", {}, None, "groups")
+    versions = ["", *(group["preferredVersion"]["groupVersion"] for group in groups["groups"])]
+    found = []
+    for version in versions:
+        path = f"/apis/{version}" if version else "/api/v1"
+        for item in (await access._request("GET", path, {}, None, path))["resources"]:
+            if "list" in item["verbs"] and "/" not in item["name"] and item["name"] != SECRET.plural:
+                group, _, number = version.rpartition("/")
+                found.append(Kind(group, number or "v1", item["name"], item["kind"], item["namespaced"]))
+    return found
+
+
+async def stored(sandbox: Sandbox, cluster: str, bucket: str) -> AsyncIterator[tuple[str, bytes]]:
+    state = sandbox.state
+    store = S3Store.connect(state.clusters[cluster].s3_url, bucket, state.s3_access_key, state.s3_secret_key)
+    try:
+        for key in await store.list(""):
+            body = await store.get(key) or b""
+            yield f"{bucket}/{key} in the store of {cluster}", body
+            if body[:2] == b"\x1f\x8b":
+                yield f"{bucket}/{key} in the store of {cluster}, unpacked", gzip.decompress(body)
+    finally:
+        await store.close()
