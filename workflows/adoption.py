@@ -84,7 +84,7 @@ def state_of(
         if is_newest and found.verdict is Verdict.ADOPT
         else {},
         last_good=_TIMES.validate_python(observed.get("last_good") or {}),
-        action=_last_action(found, looks),
+        action=_last_action(found, looks, epoch),
         debts=[Debt(cluster=cluster, wants="Secondary", since=now) for cluster in app.others(found.serving)],
     )
 
@@ -116,8 +116,11 @@ def _volumes(looks: list[Observed], state: dict[str, Any], is_newest: bool) -> l
     return [found[key] for key in sorted(found)]
 
 
-def _last_action(found: Inference, looks: list[Observed]) -> ActionRecord | None:
-    """The action that brought the application where it serves, as the VRG there remembers it; for the status only."""
+def _last_action(found: Inference, looks: list[Observed], epoch: Epoch) -> ActionRecord | None:
+    """The action that brought the application where it serves, as the VRG there remembers it.
+
+    It is of the adoption's epoch, so that the clean-up and the proof that follow are told as its own.
+    """
     home = next((look for look in looks if look.cluster == found.serving), None)
     kind = ((home.vrg or {}).get("spec") or {}).get("action") if home else None
     known = {"Failover": ActionKind.FAILOVER, "Relocate": ActionKind.RELOCATE}
@@ -126,7 +129,7 @@ def _last_action(found: Inference, looks: list[Observed]) -> ActionRecord | None
     return ActionRecord(
         kind=known.get(kind or "", ActionKind.DEPLOY),
         workflow_id="",
-        epoch=home.epoch.number if home and home.epoch else 0,
+        epoch=epoch.number,
         target=found.serving,
         outcome=Outcome.DONE,
         message="adopted",

@@ -53,6 +53,8 @@ async def test_an_idle_application_is_held_again_and_moves(shop: Application, wo
     assert before.state.epoch is not None
     assert status.state.epoch.number == before.state.epoch.number + 1
     assert status.state.volumes == before.state.volumes
+    assert status.state.action is not None
+    assert status.state.action.reprotected_at is not None, "the proof that follows is told"
     assert ("write_vrg", "dr1", "primary") not in world.log, "what runs is not touched"
     answer = await shop.move("failover", "dr2")
     assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
