@@ -26,6 +26,10 @@ from ramen.errors import HublessError
 from ramen.names import EPOCH
 
 
+FROM_THE_COMMAND_LINE = ("prove_installation",)
+"""Contracts that no workflow calls."""
+
+
 def app_spec(name: str = "shop") -> AppSpec:
     """The application of all tests: two clusters, a store each."""
     return AppSpec(
@@ -89,9 +93,11 @@ class World:
         self.vrgs[cluster]["metadata"]["annotations"][EPOCH] = epoch
 
     def activities(self) -> list[Callable[..., Any]]:
-        """Implementations of all contracts, under the contracts' names."""
+        """Implementations of the contracts that workflows use, under the contracts' names."""
         return [
-            self._wrap(name) for name, fn in vars(contracts).items() if hasattr(fn, "__temporal_activity_definition")
+            self._wrap(name)
+            for name, fn in vars(contracts).items()
+            if hasattr(fn, "__temporal_activity_definition") and name not in FROM_THE_COMMAND_LINE
         ]
 
     def _wrap(self, name: str) -> Callable[..., Any]:
