@@ -8,7 +8,11 @@ that file exists it waits, before the work (nothing is done yet) or after it (al
 from __future__ import annotations
 
 import asyncio
+import datetime
+import logging
 import os
+import sys
+import time
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -19,6 +23,9 @@ from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 DIRECTORY = "holds"
+
+CLOCK = "HUBLESS_SANDBOX_CLOCK"
+"""Variable: seconds by which the wall clock of the worker is wrong."""
 
 LOOK_SECONDS = 0.02
 """Pause between two looks at the file: short against the limits of activities, which run on while one is held."""
@@ -110,6 +117,29 @@ class _Held(ActivityInboundInterceptor):
             mark.unlink(missing_ok=True)
 
 
+def shift_clock(seconds: float) -> None:
+    """Makes every module of the product that has been loaded read a wall clock that is wrong by so much.
+
+    Temporal's own client and the monotonic clock stay right, as they do on a machine whose wall clock is off.
+    """
+    import worker.compose  # all that a worker needs
+
+    right = time.time
+
+    class Wrong(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+            return datetime.datetime.fromtimestamp(right() + seconds, tz)
+
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in ("ramen", "activities", "worker") and getattr(module, "datetime", None) is (
+            datetime.datetime
+        ):
+            setattr(module, "datetime", Wrong)  # noqa: B010
+    setattr(time, "time", lambda: right() + seconds)  # noqa: B010
+    logging.getLogger(__name__).warning("%s: this worker's clock is %+.0f s off", worker.compose.__name__, seconds)
+
+
 def main() -> None:
     """Runs the product's worker with holds; it is configured as the product's own, by its environment."""
     from worker.main import main as run
@@ -122,6 +152,8 @@ def main() -> None:
         return await connect(*given, **more, interceptors=[holding])
 
     setattr(temporalio.client.Client, "connect", with_holds)  # noqa: B010  # the product needs no seam for this
+    if shift := float(os.environ.get(CLOCK, "0")):
+        shift_clock(shift)
     run(None)
 
 
