@@ -43,6 +43,7 @@ from sandbox.application import Application
 from sandbox.driver import POLICY, Driver
 from sandbox.holding import Hold, When
 from sandbox.lifecycle import Sandbox, together
+from sandbox.network import Way, lead_through
 from sandbox.processes import ProcessFailed
 from sandbox.recorder import Recorder
 from sandbox.state import Options, home
@@ -96,8 +97,11 @@ PARTS: dict[str, tuple[str, ...]] = {
     "both stores": ("{source}-s3", "{target}-s3"),
     "site of the source": (),
     "site of the target": (),
+    "network from the source to the target": (),
+    "network from the target to the source": (),
 }
-"""Processes of each part; `source` is where the application serves before the action. Sites: `sandbox.sites`."""
+"""Processes of each part; `source` is where the application serves before the action. Sites: `sandbox.sites`. The
+network between the clusters in one direction: what that side's worker has to do with the other's API server."""
 
 LOST_HISTORY = "Temporal with its history"
 """Rows that need `hubless adopt`; listed, so that the table says that they were not run."""
@@ -190,6 +194,9 @@ def plan(steps: list[Step], seed: int) -> list[Row]:
             add(step, part, chance.choice(("kill", "freeze")))
         for part in ("site of the source", "site of the target"):
             add(step, part, chance.choice(("lose", "cut off")))
+        for part in PARTS:
+            if part.startswith("network"):
+                add(step, part, "cut off")
     return rows
 
 
@@ -246,19 +253,28 @@ class Bench:
         self.driver = driver
         self.sandbox = driver.sandbox
         self.recorder = Recorder()
+        self.ways: dict[tuple[str, str], Way] = {}
+        """By cluster of the worker and of the API server: the way from one to the other."""
         self.lanes: list[Lane] = []
         self._say = say
         self._made = 0
 
     async def begin(self) -> None:
         """Starts to record; workers that can be held take the place of the usual ones."""
+        for near in self.driver.clusters:
+            for far in self.driver.clusters:
+                if near != far:
+                    way = self.ways[near, far] = Way(self.sandbox.state.clusters[far].ports["api"])
+                    await lead_through(await self.driver.access(near), far, await way.start())
         for cluster in self.driver.clusters:
             await self.sandbox.processes.start(holding_worker(self.sandbox, cluster))
         self.recorder.start([await self.driver.access(cluster) for cluster in self.driver.clusters])
 
     async def end(self) -> None:
-        """Ends the recording."""
+        """Ends the recording and the ways between the clusters."""
         await self.recorder.stop()
+        for way in self.ways.values():
+            await way.close()
 
     # --- lanes ---------------------------------------------------------------------------------------------------
 
@@ -444,6 +460,14 @@ class Bench:
     async def _break(self, part: str, fault: Fault, source: str, target: str) -> Callable[[], Awaitable[None]]:
         """Breaks a part; returns what mends it."""
         processes = self.sandbox.processes
+        if part.startswith("network"):
+            way = self.ways[(source, target) if part.endswith("target") else (target, source)]
+            way.cut()
+
+            async def mend() -> None:
+                way.mend()
+
+            return mend
         site = source if part == "site of the source" else target
         if fault == "lose":
             await sites.lose(self.sandbox, site)
