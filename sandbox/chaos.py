@@ -60,11 +60,12 @@ from workflows.inputs import (
     UnprotectRequest,
 )
 
-HOLD_SECONDS = 20.0
-"""Time for all applications of a batch to reach their steps; a step that was not reached by then is not run."""
-
 BRIEF_SECONDS = 2.0
-"""Steps with a shorter limit give up while others are on their way, so they are asked for last."""
+"""Limit of a look that is no gate: who is held in one gives up soon, so it is asked for last."""
+
+HOLD_SECONDS = {"patient": 60.0, "handler": 12.0, "brief": 2.0}
+"""Time for the applications of a batch to reach their steps, by the patience of the step; one that was not reached is
+not run. Steps of actions and of the mirror are tried without end, those of a request three times (about 18 s)."""
 
 AWAY_SECONDS = 4.0
 """How long a part stays broken when all actions have not ended before: longer than a gate takes to close."""
@@ -119,6 +120,14 @@ class Step(BaseModel):
     summary: str
     seconds: float
     """Its limit from start to close."""
+
+    @property
+    def patience(self) -> str:
+        """How long its action stays there while it is held; a key of `HOLD_SECONDS`."""
+        if self.seconds < BRIEF_SECONDS:
+            return "brief"
+        late = self.activity in ("mirror_state", "append_history", "release_lock")
+        return "patient" if self.where == "action" or late else "handler"
 
     @property
     def id(self) -> str:
@@ -393,13 +402,12 @@ class Bench:
         target = next(cluster for cluster in self.driver.clusters if cluster != source)
         runs = [Run(row, step, lane, source, target) for row, step, lane in zip(rows, chosen, lanes, strict=True)]
         await asyncio.gather(*(self._place(run) for run in runs))
-        slow = [run for run in runs if run.step.seconds > BRIEF_SECONDS]
-        brief = [run for run in runs if run.step.seconds <= BRIEF_SECONDS]
-        for group in (slow, brief):
+        for patience, seconds in HOLD_SECONDS.items():
+            group = [run for run in runs if run.step.patience == patience]
             for run in group:
                 run.lane.asked = time.time()
                 run.asking = asyncio.create_task(self._request(run))
-            await self._until_held(group)
+            await self._until_held(group, seconds)
         part, fault = rows[0].part, rows[0].fault
         for run in runs:
             run.held_by = (holding.holder(self.sandbox.directory, run.hold) or "") if run.hold else ""
@@ -444,8 +452,8 @@ class Bench:
             await store.close()
         return max((int(key.rsplit("/", 1)[-1]) for key in keys), default=0) + 1
 
-    async def _until_held(self, group: list[Run]) -> None:
-        limit = time.monotonic() + (HOLD_SECONDS if group and group[0].step.seconds > BRIEF_SECONDS else BRIEF_SECONDS)
+    async def _until_held(self, group: list[Run], seconds: float) -> None:
+        limit = time.monotonic() + seconds
         waiting = list(group)
         while waiting and time.monotonic() < limit:
             waiting = [
