@@ -280,10 +280,13 @@ class Bench:
         self.recorder.start([await self.driver.access(cluster) for cluster in self.driver.clusters])
 
     async def end(self) -> None:
-        """Ends the recording and the ways between the clusters."""
+        """Ends the recording and the ways between the clusters; the usual workers take their place again."""
         await self.recorder.stop()
-        for way in self.ways.values():
+        for (near, far), way in self.ways.items():
+            await lead_through(await self.driver.access(near), far, self.sandbox.state.clusters[far].ports["api"])
             await way.close()
+        for cluster in self.driver.clusters:
+            await self.sandbox.processes.start(self.sandbox.worker_spec(cluster))
 
     # --- lanes ---------------------------------------------------------------------------------------------------
 
