@@ -63,7 +63,7 @@ from workflows.inputs import (
 BRIEF_SECONDS = 2.0
 """Limit of a look that is no gate: who is held in one gives up soon, so it is asked for last."""
 
-HOLD_SECONDS = {"patient": 60.0, "handler": 12.0, "brief": 2.0}
+HOLD_SECONDS = {"patient": 30.0, "handler": 10.0, "brief": 2.0}
 """Time for the applications of a batch to reach their steps, by the patience of the step; one that was not reached is
 not run. Steps of actions and of the mirror are tried without end, those of a request three times (about 18 s)."""
 
@@ -247,6 +247,8 @@ class Run:
     source: str
     target: str
     hold: Hold | None = None
+    beside: Hold | None = None
+    """Keeps an action in the middle whose step runs beside the others: the lock's."""
     answer: Answer | None = None
     asking: asyncio.Task[None] | None = None
     refusal: str = ""
@@ -418,9 +420,8 @@ class Bench:
         self._say(f"{part}, {fault}: {held} of {len(runs)} actions stand at their steps; breaking it")
         broken_at = time.time()
         mend = await self._break(part, fault, source, target)
-        for run in runs:
-            if run.hold:
-                holding.release(self.sandbox.directory, run.hold)
+        for hold in [hold for run in runs for hold in (run.hold, run.beside) if hold]:
+            holding.release(self.sandbox.directory, hold)
         endings = [asyncio.create_task(self._finish(run)) for run in runs]
         await asyncio.wait(endings, timeout=AWAY_SECONDS)
         self._say(f"{sum(task.done() for task in endings)} ended while it was away; it comes back")
@@ -442,6 +443,9 @@ class Bench:
             hold = Hold(workflow_id=workflow_id, activity_id=str(step.number), when=run.row.when)
         run.hold = hold
         holding.place(self.sandbox.directory, hold)
+        if step.activity == "hold_lock":
+            run.beside = hold.model_copy(update={"activity_id": str(step.number + 1), "when": "before"})
+            holding.place(self.sandbox.directory, run.beside)
 
     async def _next_epoch(self, lane: Lane) -> int:
         """The number that the next action will claim."""

@@ -24,7 +24,7 @@ from sandbox.application import Application, deploy, ensure, register
 from sandbox.ledger import Ledger
 from sandbox.lifecycle import Sandbox
 from starter.client import Hubless
-from starter.failures import Stopped, Unfinished
+from starter.failures import NoWorker, Unfinished, Unreachable
 from workflows.inputs import (
     ActionResult,
     Answer,
@@ -180,13 +180,13 @@ class Driver:
     async def until(self, condition: Callable[[], Any], what: str, seconds: float = 60) -> float:
         """Waits until `condition` (an async function) holds; returns seconds. Raises `TimeoutError` naming `what`.
 
-        A server that cannot answer yet, as one that is starting, makes nothing hold; nor does a worker that is away.
+        A server that cannot answer yet, as one that is starting, makes nothing hold.
         """
 
         async def holds() -> bool:
             try:
                 return bool(await condition())
-            except (HublessError, Stopped):
+            except (HublessError, NoWorker, Unreachable):
                 return False
 
         began = time.monotonic()

@@ -63,7 +63,7 @@ def release(directory: Path, hold: Hold) -> None:
 
 
 def holder(directory: Path, hold: Hold) -> str | None:
-    """Identity of the worker in which the activity stands; None while none does."""
+    """Cluster of the worker in which the activity stands, or stood before its limit ended it; None while none did."""
     try:
         return _mark(hold.path(directory)).read_text() or None
     except FileNotFoundError:
@@ -104,17 +104,16 @@ class _Held(ActivityInboundInterceptor):
         path, waited = hold.path(self._directory), 0.0
         if not path.exists():
             return
+        # Whoever is cancelled by its time limit leaves the mark: it is tried again and has not passed the step.
         mark = _mark(path)
-        try:
-            mark.write_text(self._worker)
-            while path.exists():
-                await asyncio.sleep(LOOK_SECONDS)
-                waited += LOOK_SECONDS
-                if info.heartbeat_timeout and waited >= BEAT_SECONDS:
-                    activity.heartbeat()
-                    waited = 0.0
-        finally:
-            mark.unlink(missing_ok=True)
+        mark.write_text(self._worker)
+        while path.exists():
+            await asyncio.sleep(LOOK_SECONDS)
+            waited += LOOK_SECONDS
+            if info.heartbeat_timeout and waited >= BEAT_SECONDS:
+                activity.heartbeat()
+                waited = 0.0
+        mark.unlink(missing_ok=True)
 
 
 def shift_clock(seconds: float) -> None:
