@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -299,8 +300,8 @@ class Bench:
         lane = Lane(application, at)
         await self.driver.deploy(application, at, END_SECONDS)
         if protected:
-            lane.asked = time.time()
-            answer = await self._patiently(lambda: self._ask(lane, ActionKind.DEPLOY, at, uuid.uuid4().hex))
+            lane.asked, request_id = time.time(), uuid.uuid4().hex
+            answer = await self._patiently(lambda: self._ask(lane, ActionKind.DEPLOY, at, request_id))
             await self.driver.ended(answer, END_SECONDS)
             lane.protected = True
             await self._rest(lane)
@@ -348,9 +349,7 @@ class Bench:
         )
         for kind, target in moves:
             before = await self._scheduled(lane.entity)
-            answer = await self._patiently(
-                lambda kind=kind, target=target: self._ask(lane, kind, target, uuid.uuid4().hex)  # type: ignore[misc]
-            )
+            answer = await self._patiently(partial(self._ask, lane, kind, target, uuid.uuid4().hex))
             await self.driver.ended(answer, END_SECONDS)
             if kind is ActionKind.UNPROTECT:
                 await self.driver.unprotected(lane.application)
