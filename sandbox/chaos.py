@@ -106,7 +106,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 network between the clusters in one direction: what that side's worker has to do with the other's API server."""
 
 LOST_HISTORY = "Temporal with its history"
-"""Rows that need `hubless adopt`; listed, so that the table says that they were not run."""
+"""Needs a person's consent to `hubless adopt`, and is tested apart; listed, so that the table says it was not run."""
 
 
 class Step(BaseModel):
@@ -815,7 +815,7 @@ def table(state: State, rows: list[Row]) -> str:
         ]
         middle = f"{times[len(times) // 2]:.0f} s" if times else "-"
         lines.append([part, fault, str(len(members)), *map(str, counts), str(len(members) - sum(counts)), middle])
-    lines.append([LOST_HISTORY, "lose", "-", "0", "0", "needs `hubless adopt`", "-"])
+    lines.append([LOST_HISTORY, "lose", "-", "0", "0", "all: needs adopt", "-"])
     text = console.table(["PART", "FAULT", "ROWS", "PASSED", "FAILED", "NOT RUN", "TO REST, MEDIAN"], lines)
     failed = [
         f"FAILED  {row.id}\n        {result.detail}"

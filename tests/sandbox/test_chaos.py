@@ -77,7 +77,7 @@ def test_the_table_counts_and_names_what_failed() -> None:
 
 
 def test_rows_of_a_lost_history_are_listed_as_not_run() -> None:
-    assert "hubless adopt" in table(State(seed=1), [])
+    assert "needs adopt" in table(State(seed=1), [])
 
 
 def test_a_hold_is_released_and_says_who_stands_in_it(tmp_path: Path) -> None:
