@@ -7,13 +7,14 @@ STAMP := $(VENV)/.installed
 # Dozens of Python processes start in a run; compiling their imports each time costs seconds of each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-all bench lint clean
+.PHONY: help setup demo test test-all bench chaos lint clean
 
 help:
 	@echo "make demo      lose a site, fail over, come home: on real servers"
 	@echo "make test      lint, unit tests, and a named part of the matrix on real servers"
 	@echo "make test-all  the whole matrix"
 	@echo "make bench     measure and print"
+	@echo "make chaos     break every part at every step of every action; goes on where it was stopped"
 
 setup: $(STAMP)
 
@@ -42,6 +43,9 @@ test-all: lint
 
 bench: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sandbox.bench $(BENCH_ARGS)
+
+chaos: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sandbox.chaos $(CHAOS_ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -66,28 +66,32 @@ async def main(rounds: int, many: int, skip_idle: bool) -> None:
         f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, "
         f"load {os.getloadavg()[0]:.1f} at the start"
     )
-    await _with_sandbox(Options(delays="real"), lambda driver: _moves(driver, rounds, "as the real operator delays"))
+    await with_sandbox(Options(delays="real"), lambda driver: _moves(driver, rounds, "as the real operator delays"))
 
     async def without_delays(driver: Driver) -> None:
         await _moves(driver, rounds, "storage and operator answer at once")
         if not skip_idle:
             await _idle(driver)
             await bench_clusters.measure(driver, lambda title, unit: Table(title, unit=unit))
+        # Imported late: it uses the tables of this module.
+        from sandbox.bench_losing import losing
+
+        await losing(driver, rounds)
         if many:
             await _many(driver, many)
 
-    await _with_sandbox(Options(delays="zero", lag=1.0), without_delays)
+    await with_sandbox(Options(delays="zero", lag=1.0), without_delays)
 
 
 async def clusters() -> None:
     """Only the part about clusters; `python -m sandbox.bench_clusters`."""
     options = Options(delays="zero", lag=1.0)
-    await _with_sandbox(
+    await with_sandbox(
         options, lambda driver: bench_clusters.measure(driver, lambda title, unit: Table(title, unit=unit))
     )
 
 
-async def _with_sandbox(options: Options, work: Callable[[Driver], Awaitable[None]]) -> None:
+async def with_sandbox(options: Options, work: Callable[[Driver], Awaitable[None]]) -> None:
     with tempfile.TemporaryDirectory(prefix="hubless-bench-") as directory:
         sandbox = Sandbox(Path(directory), "bench", say=console.action)
         try:
@@ -126,7 +130,7 @@ async def _moves(driver: Driver, rounds: int, title: str) -> None:
 
 
 async def _move(driver: Driver, app: Application, verb: str, target: str, times: Table, costs: Table) -> None:
-    calls = await _calls(driver)
+    calls = await calls_of_workers(driver)
     asked = time.time()
     answer = await driver.move(verb, app, target)
     result = await driver.ended(answer)
@@ -135,14 +139,14 @@ async def _move(driver: Driver, app: Application, verb: str, target: str, times:
     clusters = result.clusters_seconds
     times.add(f"{verb}: of it waiting for operator and storage", clusters)
     times.add(f"{verb}: of it orchestration", serving - clusters)
-    events = await _events(driver.hubless.client.get_workflow_handle(answer.workflow_id))
+    events = await events_of(driver.hubless.client.get_workflow_handle(answer.workflow_id))
     costs.add(f"{verb}: history events of the action", events["events"])
     view = await driver.protected(app)
     record = view.state.action
     if record and record.cleaned_at and record.requested_at:
         times.add(f"{verb}: request to cleaned", (record.cleaned_at - record.requested_at).total_seconds())
     times.add(f"{verb}: request to re-protected", time.time() - asked)
-    spent = await _calls(driver)
+    spent = await calls_of_workers(driver)
     for name, count in spent.items():
         costs.add(f"{verb}: {name}", count - calls.get(name, 0))
     costs.add(
@@ -152,7 +156,7 @@ async def _move(driver: Driver, app: Application, verb: str, target: str, times:
         raise RuntimeError(f"{verb} of {app.name} ended without serving: {result.message}")
 
 
-async def _events(handle: WorkflowHandle[Any, Any]) -> dict[str, int]:
+async def events_of(handle: WorkflowHandle[Any, Any]) -> dict[str, int]:
     """Number of history events of a run, and of the activities in it."""
     found = {"events": 0, "activities": 0}
     async for event in handle.fetch_history_events():
@@ -164,7 +168,7 @@ async def _events(handle: WorkflowHandle[Any, Any]) -> dict[str, int]:
 
 async def _activities_to_serving(driver: Driver, app: Application, workflow_id: str) -> float:
     """Activities of the entity since it took the request, and of the action."""
-    mine = (await _events(driver.hubless.client.get_workflow_handle(workflow_id)))["activities"]
+    mine = (await events_of(driver.hubless.client.get_workflow_handle(workflow_id)))["activities"]
     before = 0
     entity = driver.hubless.client.get_workflow_handle(names.entity_id(app.namespace, app.name))
     async for event in entity.fetch_history_events():
@@ -211,7 +215,7 @@ async def _floor(driver: Driver) -> float:
     return took
 
 
-async def _calls(driver: Driver) -> dict[str, float]:
+async def calls_of_workers(driver: Driver) -> dict[str, float]:
     """What both workers asked of API servers and stores so far, by kind of request."""
     found: dict[str, float] = {}
     for cluster, state in driver.sandbox.state.clusters.items():
@@ -248,10 +252,10 @@ async def _idle(driver: Driver) -> None:
     await driver.protected(app)
     entity = driver.hubless.client.get_workflow_handle(names.entity_id(app.namespace, app.name))
     await asyncio.sleep(5)  # what followed the last action has ended
-    events, calls = await _events(entity), await _calls(driver)
+    events, calls = await events_of(entity), await calls_of_workers(driver)
     console.action(f"idle for {IDLE_SECONDS} s")
     await asyncio.sleep(IDLE_SECONDS)
-    after, spent = await _events(entity), await _calls(driver)
+    after, spent = await events_of(entity), await calls_of_workers(driver)
     table = Table(
         "An idle protected application, one minute (API calls are those of the whole worker: probe, registry)"
     )

@@ -211,6 +211,10 @@ class Sandbox:
         argv = [sys.executable, "-m", full, "--dir", str(self.directory), *arguments]
         return Spec(name=name, argv=argv)
 
+    def worker_spec(self, cluster: str) -> Spec:
+        """How the worker of a cluster is started; a test may start another one by it."""
+        return _worker(self.state, cluster)
+
     def _operator(self, current: SandboxState, cluster: str) -> Spec:
         choice, name = current.options.vrg_operator, f"{cluster}-operator"
         if choice == "builtin":

@@ -170,6 +170,15 @@ class Processes:
         self._write(Record(spec=self._known(name).spec))
         return True
 
+    def spec(self, name: str) -> Spec:
+        """How a process is started; raises `ProcessFailed` for one that never was."""
+        return self._known(name).spec
+
+    def forget(self, name: str) -> None:
+        """Takes a process that was stopped off the list, so that nobody starts it again."""
+        if self.status(name) == "stopped":
+            (self._run / f"{name}.json").unlink(missing_ok=True)
+
     def freeze(self, name: str) -> bool:
         """Stops a process from running without ending it (SIGSTOP): connections stay open and silent."""
         return self._signal_named(name, signal.SIGSTOP, "frozen")

@@ -59,6 +59,11 @@ within a second or so (vrg.md 2.3), and nobody is refused a failover for a momen
 SILENT = ("NotServed", "TimedOut", "ClusterUnreachable", "GateClosed", "ServerBusy")
 """Failures of a look that say nothing about the object: the cluster gave no answer (D10)."""
 
+LOOK_AGAIN_TIMES = 16
+"""Longest pause after a Reprotect that parked, in first pauses; it doubles up to this. Signals tell of a cluster that
+returns. This is for what no signal tells: workers that start when their clusters are back already, a hint that came
+while the Reprotect still ran."""
+
 HANDLER_SECONDS = 8.0
 """Time for what a handler must read before it answers; the command line gives up after 10 s (S15)."""
 
@@ -81,11 +86,14 @@ class DRPlacementControl:
         self._stop_answer: StopAnswer | None = None
         self._wake = False
         self._gone = False
+        self._looking: asyncio.Task[None] | None = None
 
     @workflow.run
     async def run(self, state: AppState) -> str:
         """Lives until the application is unprotected; continues as new with no child open (S14)."""
         self._show()
+        if self._state.debts and workflow.patched("parked-looks-again"):
+            self._look_again()
         while True:
             await workflow.wait_condition(
                 lambda: self._gone or self._wake or (self._quiet() and workflow.info().is_continue_as_new_suggested())
@@ -120,8 +128,13 @@ class DRPlacementControl:
 
     @workflow.signal(description="A cluster answers again")
     def cluster_returned(self, signal: ClusterSignal) -> None:
-        """Wakes the entity to pay what it owes to that cluster (S8)."""
-        self._hint()
+        """Wakes the entity to pay what it owes to that cluster (S8).
+
+        One that owes nothing is left alone: a moment's silence of a cluster must not start an action of each of a
+        thousand applications. A VRG that came back otherwise than it went is told by `vrg_observed`.
+        """
+        if self._state.debts:
+            self._hint()
 
     @workflow.signal
     def stop_answered(self, answer: StopAnswer) -> None:
@@ -514,6 +527,24 @@ class DRPlacementControl:
             self._gone = True
         elif kind is not ActionKind.REPROTECT and self._state.decision.cluster:
             self._hint()
+        elif result.outcome is Outcome.PARKED and workflow.patched("parked-looks-again"):
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Begins to look now and then whether the clusters that are owed something are back (S8)."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._until_back())
+
+    async def _until_back(self) -> None:
+        pause = first = self._state.timings.look_again_seconds
+        while self._state.debts and not self._gone and not self._state.superseded:
+            await workflow.sleep(pause)
+            pause = min(pause * 2, first * LOOK_AGAIN_TIMES)
+            if self._child is not None or not self._state.debts or self._state.app is None:
+                continue
+            seen = await asyncio.gather(*(self._last_seen(cluster) for cluster in self._state.app.cluster_names))
+            if all(now.reachable for now in seen):
+                self._hint()
 
     async def _pay_debts(self) -> None:
         """Starts the Reprotect that every other cluster still needs; nothing when an action runs."""

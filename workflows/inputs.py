@@ -21,6 +21,8 @@ class Timings(Wire):
     """Time that other activities wait for a free slot on a reachable cluster (S12)."""
     await_park_seconds: float = 10.0
     """How long a Reprotect looks for an absent cluster before it parks (S14)."""
+    look_again_seconds: float = 60.0
+    """First pause before an entity whose Reprotect parked looks whether the clusters are back (S8)."""
 
 
 class MoveRequest(Wire):

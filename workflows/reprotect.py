@@ -29,8 +29,9 @@ T = TypeVar("T")
 UPLOAD_CHECK_SECONDS = 5
 """Pause between two looks at the stores: the operator uploads some seconds after its promotion (vrg.md 3.3)."""
 
-ABSENT = ("NotServed", "ClusterUnreachable", "GateClosed")
-"""Failures that mean: this cluster is not there now."""
+ABSENT = ("NotServed", "ClusterUnreachable", "GateClosed", "TimedOut", "ServerBusy")
+"""Failures that mean: this cluster gave no answer now. Nobody asked for a Reprotect, so none waits for a person because
+a cluster or the workers were away; it parks and is started again."""
 
 
 @workflow.defn(name="Reprotect")

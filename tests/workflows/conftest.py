@@ -59,7 +59,9 @@ class Application:
 
     async def protect(self) -> Answer:
         state = AppState(
-            namespace="web", name=self.name, timings=Timings(look_seconds=1, slot_seconds=2, await_park_seconds=1)
+            namespace="web",
+            name=self.name,
+            timings=Timings(look_seconds=1, slot_seconds=2, await_park_seconds=1, look_again_seconds=2),
         )
         handle = await self.client.start_workflow(
             DRPlacementControl.run, state, id=names.entity_id("web", self.name), task_queue=names.CONTROL_QUEUE

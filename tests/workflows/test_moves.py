@@ -49,6 +49,34 @@ async def test_failover_with_the_source_dead_parks_and_the_debt_is_paid_when_it_
     assert world.role("dr1") == "secondary"
 
 
+async def test_a_parked_debt_is_paid_although_nobody_tells_that_the_cluster_is_back(
+    shop: Application, world: World
+) -> None:
+    """S8: workers that start when their clusters are back already see nothing return."""
+    await shop.protect()
+    await shop.protected()
+    world.silent.add("dr1")
+    answer = await shop.move("failover", "dr2")
+    await shop.ended(answer.workflow_id)
+    await shop.until(lambda view: not view.child and bool(view.state.debts))
+    world.silent.clear()
+    await shop.protected()
+    assert world.role("dr1") == "secondary"
+
+
+async def test_a_cluster_that_answers_again_starts_nothing_for_an_application_that_owes_nothing(
+    shop: Application, world: World
+) -> None:
+    """A moment's silence of a cluster must not start an action of each of a thousand applications."""
+    await shop.protect()
+    await shop.protected()
+    before = len(world.did("stamp_epoch", "dr2"))
+    await shop.entity.signal("cluster_returned", {"cluster": "dr2"})
+    view = await shop.status()
+    assert view.child == ""
+    assert len(world.did("stamp_epoch", "dr2")) == before
+
+
 async def test_failover_does_not_wait_for_a_source_that_is_frozen(shop: Application, world: World) -> None:
     """D12: the look at the side that is left is given up, and what was last seen of it dates the data."""
     await shop.protect()
