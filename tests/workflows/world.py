@@ -25,7 +25,6 @@ from ramen.epoch import Epoch, check_write
 from ramen.errors import HublessError
 from ramen.names import EPOCH
 
-
 FROM_THE_COMMAND_LINE = ("prove_installation",)
 """Contracts that no workflow calls."""
 
