@@ -269,7 +269,7 @@ async def _written(target: str, access: Access, secrets: list[dict[str, Any]], e
                 console.made(f"Secret {names.RAMEN_NAMESPACE}/{body['metadata']['name']} on {target}")
                 changed += 1
         if await write_registry(access, entries):
-            console.made(f"ClusterRegistry {names.REGISTRY_NAME} on {target}")
+            console.made(f"ClusterRegistry on {target}")
             changed += 1
     except HublessError as err:
         raise Failed(f"{err}.\n  What was written stays; give the same command again when that is mended.") from None
