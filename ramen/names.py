@@ -65,6 +65,11 @@ VOLUMES = "hubless.io/volumes"
 CLUSTERS = "hubless.io/clusters"
 """On a VRG: comma-separated clusters of its policy, so that a worker knows which VRGs belong together (S8)."""
 
+WRITTEN = "hubless.io/written"
+"""On a DRPC: what Hubless last wrote there; an edit is a difference from it (design 7)."""
+DRPC_FINALIZER = "hubless.io/drpc"
+"""On a DRPC: its deletion waits until it is decided whether it means anything (S7)."""
+
 DRPC_PREFIX = "drplacementcontrol.ramendr.openshift.io/"
 DESTINATION_CLUSTER = DRPC_PREFIX + "destination-cluster"
 DRPC_UID = DRPC_PREFIX + "drpc-uid"

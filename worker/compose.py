@@ -20,14 +20,19 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.runtime import Runtime
 
+from activities.access.protocol import Object
 from activities.mirror import Mirror
 from activities.registry import register
+from activities.surveying import SurveyActivities
 from ramen import names
 from worker import temporal
 from worker.bootstrap import NotPreparedError
 from worker.clusters import Clusters, Connect, connect
 from worker.copies import Copies
+from worker.drpcs import Keeper
+from worker.entities import Entities
 from worker.health import Figures, HealthServer
+from worker.isolation import Contact
 from worker.pool import Pool
 from worker.reach import Reach
 from worker.registrystatus import RegistryStatus
@@ -92,6 +97,13 @@ class Process:
         self._signals: EntitySignals | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing: dict[str, asyncio.Task[None]] = {}
+        self._contact = Contact(
+            self.clusters, lambda: self._connection is not None and self._connection.is_up, self.stores.coordination
+        )
+        self._entities: Entities | None = None
+        self._keepers: dict[str, Keeper] = {}
+        """By cluster: who keeps the DRPC copies there while this worker is the writer."""
+        self._keeping: dict[str, asyncio.Task[None]] = {}
 
     def stop(self) -> None:
         """Asks for an orderly end."""
@@ -113,6 +125,7 @@ class Process:
         self._spawn(self._follow_members(), "writers")
         self._spawn(self.registry_status.run(), "registry status")
         self._spawn(self.copies.run(), "copies")
+        self._spawn(self._contact.run(), "contact")
         await self._stop.wait()
         log.info("worker of %s stops", self._settings.cluster)
         await self._close()
@@ -149,6 +162,8 @@ class Process:
             for cluster in self.writers.keys() - members:
                 self.writers.pop(cluster)
                 self._writing.pop(cluster).cancel()
+                self._keepers.pop(cluster)
+                self._keeping.pop(cluster).cancel()
             for cluster in members - self.writers.keys():
                 writer = Writer(
                     cluster,
@@ -159,6 +174,7 @@ class Process:
                 )
                 self.writers[cluster] = writer
                 self._writing[cluster] = self._spawn(writer.run(), f"writer {cluster}")
+                self._keep_drpcs(cluster, writer)
             await self.clusters.changed_since(revision)
 
     def _writes_on(self, cluster: str) -> bool:
@@ -177,6 +193,35 @@ class Process:
         differing = [problem for found in lines for problem in found]
         return list(dict.fromkeys([*self.stores.problems, *differing]))
 
+    def _keep_drpcs(self, cluster: str, writer: Writer) -> None:
+        keeper = Keeper(
+            cluster,
+            partial(self.clusters.access, cluster),
+            lambda: writer.is_writer,
+            self.watches.seen,
+            lambda: self._entities,
+            self._contact,
+        )
+        self._keepers[cluster] = keeper
+        self._keeping[cluster] = self._spawn(keeper.run(), f"DRPCs of {cluster}")
+
+        def moved(is_open: bool, was_known: bool) -> None:
+            # A frozen server leaves streams open that never speak again.
+            self._spawn(keeper.watch.restart(), f"DRPCs of {cluster}, again", may_end=True)
+            self._show_again()
+
+        self.clusters.gate(cluster).on_change(moved)
+
+    def _vrg_changed(self, old: Object | None, new: Object | None) -> None:
+        """A VRG on any cluster may change what the copies on all clusters say."""
+        for keeper in self._keepers.values():
+            keeper.vrg_changed(old, new)
+
+    def _show_again(self) -> None:
+        """A cluster came into sight or went out of it: what the copies say of its VRGs is judged anew."""
+        for keeper in self._keepers.values():
+            keeper.show_again()
+
     # --- parts that need Temporal --------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
@@ -188,6 +233,7 @@ class Process:
         self._pool.start_control()
         self._pool.start_own(self._settings.cluster)
         self._connection = temporal.Connection(client)
+        self._entities = Entities(client, SurveyActivities(Reach(self.clusters, self.watches)))
         self._spawn(self._connection.follow(), "temporal health")
         self._spawn(self._hinter.run(), "hints")
         self._spawn(self._watch_pool(self._pool), "pool")
@@ -221,6 +267,7 @@ class Process:
 
     def _join(self, cluster: str, pool: Pool, hinter: Hinter) -> None:
         watch = self.watches.join(cluster)
+        watch.on_vrg(self._vrg_changed, lambda _: self._show_again())
         watch.on_vrg(hinter.changed, lambda _: hinter.mark(self.watches.applications(cluster)))
         gate = self.clusters.gate(cluster)
         gate.on_change(lambda is_open, was_known: self._gate_moved(cluster, is_open, was_known))

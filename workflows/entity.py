@@ -285,6 +285,7 @@ class DRPlacementControl:
         state, app = self._state, self._app()
         others = app.others(request.target)
         decide.check_known(state, request.target)
+        decide.check_basis(state, request.basis_epoch)
         (target, stores), left = await asyncio.gather(
             asyncio.gather(self._read_settled(request.target), self._stores(app)),
             asyncio.gather(*(self._look_at_left(cluster) for cluster in others)),
@@ -303,6 +304,7 @@ class DRPlacementControl:
     async def _relocate(self, request: MoveRequest) -> Answer:
         state, app = self._state, self._app()
         decide.check_known(state, request.target)
+        decide.check_basis(state, request.basis_epoch)
         decide.check_nothing_runs(state)
         source = state.decision.cluster or app.preferred_cluster
         target_seen, source_seen, stores = await asyncio.gather(
@@ -319,6 +321,7 @@ class DRPlacementControl:
 
     async def _unprotect(self, request: UnprotectRequest) -> Answer:
         app = self._app()
+        decide.check_basis(self._state, request.basis_epoch)
         now = decide.running(self._state)
         if now is None or now.kind is not ActionKind.UNPROTECT:
             decide.check_nothing_runs(self._state)

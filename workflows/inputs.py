@@ -38,6 +38,8 @@ class MoveRequest(Wire):
     accept_data_loss: bool = False
     accept_missing_volumes: list[str] = []
     break_lock: str = ""
+    basis_epoch: int | None = None
+    """The epoch that the requester looked at; refused when the application is at another one by now."""
     requested_at: datetime | None = None
 
 
@@ -55,6 +57,8 @@ class UnprotectRequest(Wire):
     requester: str = ""
     reason: str = ""
     forget_clusters: list[str] = []
+    basis_epoch: int | None = None
+    """As in `MoveRequest`."""
 
 
 class OperatorRequest(Wire):

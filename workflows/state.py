@@ -71,6 +71,16 @@ def check_nothing_runs(state: AppState) -> None:
     )
 
 
+def check_basis(state: AppState, basis_epoch: int | None) -> None:
+    """Refuses a request that was made looking at another epoch: of two edits at once the first accepted wins."""
+    now = state.epoch.number if state.epoch else 0
+    if basis_epoch is not None and basis_epoch != now:
+        raise Refused(
+            f"{state.name} is at epoch {now} by now, and this was asked for at epoch {basis_epoch}. "
+            f"Look at it and ask again: hubless status {state.name} -n {state.namespace}"
+        )
+
+
 def check_foreign(state: AppState, seen: list[Observed], stores: StoresSeen | None) -> None:
     """Stops an entity that meets an epoch which it did not issue (S1); raises `Superseded`."""
     for observed in seen:

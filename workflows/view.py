@@ -101,24 +101,40 @@ def conditions(state: AppState, now: datetime) -> list[dict[str, Any]]:
     return [available, peer, protected]
 
 
+def is_unprotecting(state: AppState) -> bool:
+    """Whether the protection is being taken away, or was."""
+    action = state.action
+    return action is not None and action.kind is ActionKind.UNPROTECT and action.outcome in (None, Outcome.DONE)
+
+
+def copy_spec(state: AppState) -> dict[str, Any]:
+    """The spec that the DRPC has on every cluster: the application, and the last move that was not taken back.
+
+    A relocate goes to `preferredCluster` (drpc.md 1.2), so a relocate asked for elsewhere shows there.
+    """
+    app = state.app
+    if app is None:
+        return {}
+    spec: dict[str, Any] = {
+        "placementRef": {"kind": "Placement", "name": app.placement},
+        "drPolicyRef": {"name": app.policy},
+        "preferredCluster": app.preferred_cluster,
+        "pvcSelector": app.pvc_selector,
+    }
+    done = [*state.history, *([state.action] if running(state) and state.action else [])]
+    for record in done:
+        if record.kind not in SPEC_ACTION or record.outcome is Outcome.ABORTED:
+            continue
+        spec["action"] = SPEC_ACTION[record.kind]
+        spec["failoverCluster" if record.kind is ActionKind.FAILOVER else "preferredCluster"] = record.target
+    return spec
+
+
 def drpc(state: AppState, now: datetime) -> dict[str, Any]:
     """The DRPlacementControl object of the application (drpc.md 1.2, 1.3)."""
     app = state.app
     action = state.action
-    spec: dict[str, Any] = {}
-    if app:
-        spec = {
-            "placementRef": {"kind": "Placement", "name": app.placement},
-            "drPolicyRef": {"name": app.policy},
-            "preferredCluster": app.preferred_cluster,
-            "pvcSelector": app.pvc_selector,
-        }
-        moves = [r for r in [*state.history, *([action] if action else [])] if r.kind in SPEC_ACTION]
-        if moves:
-            spec["action"] = SPEC_ACTION[moves[-1].kind]
-        failovers = [r.target for r in moves if r.kind is ActionKind.FAILOVER]
-        if failovers:
-            spec["failoverCluster"] = failovers[-1]
+    spec = copy_spec(state)
     status: dict[str, Any] = {
         "phase": phase(state),
         "progression": progression(state),

@@ -148,3 +148,11 @@ def test_whose_epoch_an_action_met(epoch: int, superseded: bool) -> None:
         action=ActionKind.REPROTECT, outcome=Outcome.SUPERSEDED, message="newer epoch", foreign_epoch=True
     )
     assert bool(decide.after(STATE, record, result, NOW).superseded) is superseded
+
+
+def test_a_request_made_at_another_epoch_is_refused() -> None:
+    """Of two edits at once the first accepted one wins; who names no epoch is not asked for one."""
+    decide.check_basis(STATE, None)
+    decide.check_basis(STATE, 7)
+    with pytest.raises(Refused, match="at epoch 7 by now, and this was asked for at epoch 6"):
+        decide.check_basis(STATE, 6)

@@ -1,0 +1,158 @@
+"""What is done with a DRPC object: each row is one situation on one cluster (design 7, S7)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ramen import names
+from ramen.drpc_edits import Do, Entity, Known, Written, decide, request_id, with_moves
+from ramen.epoch import Epoch
+
+E6, E7 = Epoch(number=6, token="six"), Epoch(number=7, token="seven")
+BASE: dict[str, Any] = {
+    "placementRef": {"kind": "Placement", "name": "shop"},
+    "drPolicyRef": {"name": "gold"},
+    "pvcSelector": {"matchLabels": {"app": "shop"}},
+    "preferredCluster": "dr1",
+}
+STANDS = {**BASE, "action": "Failover", "failoverCluster": "dr1"}
+"""What the application has: it serves on dr1 since a failover there, at epoch 7."""
+
+PROTECTED = Known(Entity.PROTECTED, serving="dr1", epoch=E7, spec=STANDS)
+UNPROTECTING = Known(Entity.UNPROTECTING, serving="dr1", epoch=E7, spec=STANDS)
+UNPROTECTED = Known(Entity.UNPROTECTED)
+ABSENT = Known(Entity.ABSENT)
+UNKNOWN = Known(Entity.UNKNOWN, why="Temporal does not answer")
+
+
+def drpc(spec: dict[str, Any] | None = None, written: dict[str, Any] | None = STANDS, **more: Any) -> dict[str, Any]:
+    """An object with `spec`, on which `written` stands as last written at `epoch` for `uid`."""
+    uid = more.pop("note_uid", "uid-1")
+    note = Written(uid, more.pop("epoch", E7), written).to_text() if written is not None else ""
+    metadata = {
+        "name": "shop",
+        "namespace": "web",
+        "uid": "uid-1",
+        "generation": 4,
+        "annotations": {names.WRITTEN: note} if note else {},
+        "finalizers": [names.DRPC_FINALIZER],
+        **more,
+    }
+    return {"metadata": metadata, "spec": STANDS if spec is None else spec}
+
+
+def edit(**changes: Any) -> dict[str, Any]:
+    return {name: value for name, value in (STANDS | changes).items() if value is not None}
+
+
+GONE = {"deletionTimestamp": "2026-11-28T08:00:00Z"}
+
+ROWS: list[tuple[str, dict[str, Any] | None, Known, Do, str]] = [
+    # --- copies
+    ("a cluster without the object gets a copy", None, PROTECTED, Do.MAKE, ""),
+    ("no copy of what is not protected", None, UNPROTECTED, Do.NOTHING, ""),
+    ("no copy while it is being unprotected", None, UNPROTECTING, Do.NOTHING, ""),
+    ("no copy of what is not known", None, UNKNOWN, Do.NOTHING, ""),
+    ("a copy that says what stands", drpc(), PROTECTED, Do.NOTHING, ""),
+    ("a copy of an older epoch edits nothing", drpc(BASE, BASE, epoch=E6), PROTECTED, Do.WRITE, ""),
+    ("the copy of what was unprotected goes", drpc(), UNPROTECTED, Do.DELETE, ""),
+    ("a copy that nobody drives is kept", drpc(), ABSENT, Do.WAIT, "hubless adopt shop -n web"),
+    ("a copy stays while nothing is known", drpc(), UNKNOWN, Do.NOTHING, ""),
+    # --- new objects
+    ("a new object protects", drpc(BASE, None), ABSENT, Do.PROTECT, ""),
+    ("a new object protects again after an unprotect", drpc(BASE, None), UNPROTECTED, Do.PROTECT, ""),
+    ("a new object waits for Temporal", drpc(BASE, None), UNKNOWN, Do.WAIT, "Temporal does not answer"),
+    ("a new object cannot move what is not protected", drpc(STANDS, None), ABSENT, Do.REFUSE, "spec.action"),
+    ("a note copied with a manifest is none", drpc(BASE, BASE, note_uid="uid-0"), ABSENT, Do.PROTECT, ""),
+    ("the same application, created here as well", drpc(BASE, None), PROTECTED, Do.WRITE, ""),
+    ("a restored backup that says what stands", drpc(STANDS, None), PROTECTED, Do.WRITE, ""),
+    (
+        "a new object moves nothing",
+        drpc({**BASE, "action": "Failover", "failoverCluster": "dr2"}, None),
+        PROTECTED,
+        Do.RESTORE,
+        "edit the object now",
+    ),
+    (
+        "another application of this name",
+        drpc({**BASE, "drPolicyRef": {"name": "silver"}}, None),
+        PROTECTED,
+        Do.REFUSE,
+        "drPolicyRef",
+    ),
+    # --- edits
+    ("failover to another cluster", drpc(edit(failoverCluster="dr2")), PROTECTED, Do.FAILOVER, ""),
+    ("relocate", drpc(edit(action="Relocate", preferredCluster="dr2")), PROTECTED, Do.RELOCATE, ""),
+    ("relocate home", drpc(edit(action="Relocate")), PROTECTED, Do.RELOCATE, ""),
+    ("failover to nowhere", drpc(edit(failoverCluster=None)), PROTECTED, Do.RESTORE, "needs spec.failoverCluster"),
+    ("preferredCluster alone", drpc(edit(preferredCluster="dr2")), PROTECTED, Do.RESTORE, "moves nothing"),
+    ("the action taken away", drpc(edit(action=None)), PROTECTED, Do.RESTORE, "is set back"),
+    ("a field that is not carried", drpc(edit(dryRun=True)), PROTECTED, Do.RESTORE, "dryRun cannot be changed"),
+    ("an empty field is none", drpc(edit(protectedNamespaces=[])), PROTECTED, Do.NOTHING, ""),
+    (
+        "an edit of an old copy, made while cut off",
+        drpc({**BASE, "action": "Failover", "failoverCluster": "dr2"}, BASE, epoch=E6),
+        PROTECTED,
+        Do.RESTORE,
+        "epoch 6",
+    ),
+    ("an edit while Temporal is away waits", drpc(edit(failoverCluster="dr2")), UNKNOWN, Do.WAIT, "not carried out"),
+    ("an edit during an unprotect", drpc(edit(failoverCluster="dr2")), UNPROTECTING, Do.RESTORE, "being unprotected"),
+    # --- deletions
+    ("deleted where it serves", drpc(**GONE), PROTECTED, Do.UNPROTECT, ""),
+    ("deleted on an old copy", drpc(epoch=E6, **GONE), PROTECTED, Do.MAKE_AGAIN, "hubless unprotect shop -n web"),
+    ("deleted without a note", drpc(BASE, None, **GONE), PROTECTED, Do.MAKE_AGAIN, "hubless unprotect"),
+    ("deleted while nothing is known", drpc(**GONE), UNKNOWN, Do.WAIT, "not deleted yet"),
+    ("deleted while it is being unprotected", drpc(**GONE), UNPROTECTING, Do.NOTHING, ""),
+    ("deleted after the unprotect", drpc(**GONE), UNPROTECTED, Do.RELEASE, ""),
+    ("deleted before it was ever protected", drpc(BASE, None, **GONE), ABSENT, Do.RELEASE, ""),
+    ("deleted without our finalizer", drpc(finalizers=["other"], **GONE), PROTECTED, Do.NOTHING, ""),
+]
+
+
+@pytest.mark.parametrize(("obj", "known", "do", "words"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_what_is_done_on_the_serving_cluster(obj: dict[str, Any] | None, known: Known, do: Do, words: str) -> None:
+    step = decide("dr1", obj, known)
+    assert step.do is do
+    assert words in step.message
+
+
+def test_a_deletion_elsewhere_is_undone() -> None:
+    step = decide("dr2", drpc(**GONE), PROTECTED)
+    assert step.do is Do.MAKE_AGAIN
+    assert "hubless unprotect shop -n web" in step.message
+
+
+@pytest.mark.parametrize("known", [PROTECTED, UNKNOWN, UNPROTECTING, ABSENT], ids=lambda known: known.entity)
+@pytest.mark.parametrize("cluster", ["dr1", "dr2"])
+def test_a_terminating_namespace_is_never_an_unprotect(cluster: str, known: Known) -> None:
+    assert decide(cluster, drpc(**GONE), known, can_make=False).do is Do.RELEASE
+    assert decide(cluster, None, known, can_make=False).do is Do.NOTHING
+
+
+def test_a_deletion_with_a_vrg_and_no_workflow_waits_for_adopt() -> None:
+    step = decide("dr1", drpc(**GONE), ABSENT, has_vrg=True)
+    assert step.do is Do.WAIT
+    assert "hubless adopt" in step.message
+
+
+def test_the_target_is_the_field_that_the_action_reads() -> None:
+    assert decide("dr1", drpc(edit(failoverCluster="dr2")), PROTECTED).target == "dr2"
+    assert decide("dr1", drpc(edit(action="Relocate", preferredCluster="dr2")), PROTECTED).target == "dr2"
+
+
+def test_an_accepted_edit_is_not_asked_again_although_the_epoch_moved() -> None:
+    """The worker died between the answer and its note on the object."""
+    obj = drpc({**BASE, "action": "Failover", "failoverCluster": "dr1"}, BASE, epoch=E6)
+    known = Known(Entity.PROTECTED, serving="dr1", epoch=E7, spec=STANDS, accepted=frozenset({request_id("dr2", obj)}))
+    assert decide("dr2", obj, known).do is Do.WRITE
+    assert decide("dr1", obj, known).do is Do.RESTORE, "the same object on another cluster is another request"
+
+
+def test_moves_follow_the_application_and_the_rest_stays() -> None:
+    own = {**BASE, "placementRef": {"kind": "Placement", "name": "shop", "namespace": "web"}, "failoverCluster": "dr2"}
+    assert with_moves(own, PROTECTED) == {**own, "action": "Failover", "failoverCluster": "dr1"}
+    fresh = Known(Entity.PROTECTED, spec=BASE)
+    assert with_moves(own, fresh) == {name: value for name, value in own.items() if name != "failoverCluster"}

@@ -1,0 +1,333 @@
+"""The keeper of one cluster's DRPC copies over a cluster in memory and workflows that answer to order."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from activities.access.fake import FakeCluster
+from activities.access.protocol import Object
+from activities.contracts import ProtectRequest
+from ramen import names
+from ramen.app import ActionKind, AppSpec, Decision, PolicyCluster
+from ramen.drpc_edits import Entity, Known
+from ramen.epoch import Epoch
+from ramen.errors import Refused
+from ramen.kinds import DRPC, EVENT, NAMESPACE
+from worker.drpc_status import EDIT_ACCEPTED
+from worker.drpcs import BETWEEN_SECONDS, Keeper
+from worker.entities import known
+from workflows import view
+from workflows.inputs import ActionRecord, Answer, AppState, MoveRequest, Outcome, StatusView, UnprotectRequest
+
+KEY = ("web", "shop")
+AT = datetime(2026, 11, 28, 8, 0, tzinfo=UTC)
+APP = AppSpec(
+    namespace="web",
+    name="shop",
+    uid="u",
+    policy="gold",
+    clusters=[PolicyCluster(name="dr1", s3_profile="s3-dr1"), PolicyCluster(name="dr2", s3_profile="s3-dr2")],
+    preferred_cluster="dr1",
+    pvc_selector={"matchLabels": {"app": "shop"}},
+    placement="shop",
+    scheduling_interval="1m",
+)
+
+
+def record(kind: ActionKind, number: int, target: str, outcome: Outcome | None = Outcome.DONE) -> ActionRecord:
+    return ActionRecord(
+        kind=kind,
+        workflow_id=f"drpc/web/shop/{kind.lower()}-{number}",
+        epoch=number,
+        target=target,
+        requested_at=AT,
+        serving_at=AT if outcome else None,
+        cleaned_at=AT if outcome else None,
+        reprotected_at=AT if outcome else None,
+        outcome=outcome,
+    )
+
+
+class Workflows:
+    """Stands in for `Entities`: one application's state, and how it answers."""
+
+    def __init__(self) -> None:
+        self.state: AppState | None = None
+        self.ended = False
+        self.away = False
+        self.refusal = ""
+        self.asked = 0
+        self.sent: list[tuple[str, Any]] = []
+
+    def move_to(self, kind: ActionKind, number: int, target: str, outcome: Outcome | None = Outcome.DONE) -> None:
+        history = [*(self.state.history if self.state else [])]
+        done = record(kind, number, target, outcome)
+        self.state = AppState(
+            namespace="web",
+            name="shop",
+            app=APP,
+            issued=[Epoch(number=number, token="t")],
+            decision=Decision(cluster=target),
+            action=done,
+            history=[*history, *([done] if outcome else [])],
+            protected={"dr2": AT},
+            answers=self.state.answers if self.state else {},
+        )
+
+    async def ask(self, namespace: str, name: str) -> tuple[Known, StatusView | None]:
+        self.asked += 1
+        if self.away:
+            return Known(Entity.UNKNOWN, why="Temporal does not answer"), None
+        if self.state is None:
+            return Known(Entity.UNPROTECTED if self.ended else Entity.ABSENT), None
+        told = StatusView(drpc=view.drpc(self.state, AT), hubless=view.hubless(self.state), state=self.state)
+        return known(self.state), told
+
+    async def protect(self, request: ProtectRequest, request_id: str, requester: str) -> Answer:
+        self._send("protect", request_id, request)
+        self.move_to(ActionKind.DEPLOY, 1, request.spec["preferredCluster"])
+        return Answer(action=ActionKind.DEPLOY, workflow_id="", epoch=1, message="")
+
+    async def send(self, namespace: str, name: str, update: str, request: MoveRequest | UnprotectRequest) -> Answer:
+        self._send(update, request.request_id, request)
+        if isinstance(request, MoveRequest):
+            kind = ActionKind.FAILOVER if update == "failover" else ActionKind.RELOCATE
+            self.move_to(kind, (request.basis_epoch or 0) + 1, request.target)
+            assert self.state is not None
+            answer = Answer(action=kind, workflow_id="", epoch=2, message="")
+            self.state = self.state.model_copy(update={"answers": {request.request_id: answer}})
+        else:
+            self.state, self.ended = None, True
+        return Answer(action=ActionKind.FAILOVER, workflow_id="", epoch=2, message="")
+
+    def _send(self, verb: str, request_id: str, request: Any) -> None:
+        self.sent.append((verb, request_id))
+        if self.refusal:
+            raise Refused(self.refusal)
+
+
+class World:
+    """Cluster dr1 with its keeper."""
+
+    def __init__(self) -> None:
+        self.cluster = FakeCluster("dr1")
+        self.cluster.put(NAMESPACE, {"metadata": {"name": "web"}})
+        self.workflows = Workflows()
+        self.time = 1000.0
+        self.vrgs: dict[str, Object | None] = {}
+        self.keeper = Keeper(
+            "dr1",
+            lambda: self.cluster,
+            lambda: True,
+            lambda _: self.vrgs,
+            lambda: self.workflows,  # type: ignore[arg-type,return-value]
+            now=lambda: self.time,
+        )
+
+    async def look(self, times: int = 4, mark: bool = False) -> None:
+        """Lets the watch see what is there, and looks until nothing is due."""
+        await self.keeper.watch.ensure_live(5)
+        if mark:
+            self.time += BETWEEN_SECONDS
+            self.keeper.mark([KEY])
+        for _ in range(times):
+            obj = self.obj
+            version = obj["metadata"]["resourceVersion"] if obj else None
+            for _ in range(200):
+                seen, _ = self.keeper.watch.latest(KEY)
+                if (seen[0]["metadata"]["resourceVersion"] if seen else None) == version:
+                    break
+                await _tick()
+            await self.keeper.look()
+
+    @property
+    def obj(self) -> Object | None:
+        return self.cluster.get(DRPC, "shop", "web")
+
+    @property
+    def there(self) -> Object:
+        assert self.obj is not None
+        return self.obj
+
+    @property
+    def events(self) -> list[str]:
+        return [event["reason"] for event in self.cluster._objects.get(EVENT, {}).values()]
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        return next((each for each in self.there["status"]["conditions"] if each["type"] == kind), {})
+
+    def create(self, **more: Any) -> None:
+        spec = view.copy_spec(AppState(namespace="web", name="shop", app=APP)) | more
+        self.cluster.put(DRPC, {"metadata": {"name": "shop", "namespace": "web"}, "spec": spec})
+
+    def edit(self, **spec: Any) -> None:
+        obj = self.there
+        obj["spec"] |= spec
+        self.cluster.put(DRPC, obj)
+
+    @property
+    def writes(self) -> int:
+        return sum(count for (verb, _), count in self.cluster.calls.items() if verb not in ("get", "list", "watch"))
+
+
+async def _tick() -> None:
+    await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def world() -> Any:
+    found = World()
+    yield found
+    await found.keeper.watch.stop()
+
+
+async def test_what_was_created_with_kubectl_is_protected_once(world: World) -> None:
+    world.create()
+    await world.look()
+    assert world.workflows.sent == [("protect", f"kubectl/dr1/{world.there['metadata']['uid']}/1")]
+    assert world.there["status"]["phase"] == "Deployed"
+    assert names.DRPC_FINALIZER in world.there["metadata"]["finalizers"]
+    assert [each["type"] for each in world.there["status"]["conditions"]] == ["Available", "PeerReady", "Protected"]
+
+
+async def test_a_copy_of_what_was_protected_elsewhere(world: World) -> None:
+    world.workflows.move_to(ActionKind.DEPLOY, 1, "dr2")
+    await world.look(mark=True)
+    assert world.there["spec"]["preferredCluster"] == "dr1"
+    assert world.there["status"]["hubless"]["servesOn"] == "dr2"
+    assert world.workflows.sent == []
+
+
+async def test_an_idle_application_costs_nothing(world: World) -> None:
+    world.create()
+    await world.look()
+    asked, writes = world.workflows.asked, world.writes
+    for _ in range(100):
+        world.time += 60
+        await world.keeper.look()
+    assert (world.workflows.asked, world.writes) == (asked, writes)
+
+
+async def test_an_edit_is_asked_for_once_and_the_copy_follows(world: World) -> None:
+    world.create()
+    await world.look()
+    world.edit(action="Failover", failoverCluster="dr2")
+    await world.look(8)
+    assert [verb for verb, _ in world.workflows.sent] == ["protect", "failover"]
+    assert world.there["status"]["phase"] == "FailedOver"
+    assert world.there["status"]["hubless"]["epoch"] == 2
+    assert world.events.count("DRPCFailoverSuccess") == 1
+
+
+async def test_a_refused_edit_is_set_back_says_why_and_is_not_repeated(world: World) -> None:
+    world.create()
+    await world.look()
+    world.workflows.refusal = "dr2 does not answer. Check it: hubless cluster check dr2"
+    world.edit(action="Failover", failoverCluster="dr2")
+    for _ in range(20):
+        await world.look()
+        world.time += 60
+    assert [verb for verb, _ in world.workflows.sent] == ["protect", "failover"]
+    assert "action" not in world.there["spec"]
+    assert world.condition(EDIT_ACCEPTED)["message"] == world.workflows.refusal
+    assert world.events.count("DRPCEditRefused") == 1
+
+
+async def test_a_refused_new_object_is_left_alone_and_tried_again_ever_more_slowly(world: World) -> None:
+    world.workflows.refusal = "DRPolicy gold is missing on dr1. Create it, or name another one."
+    world.create()
+    for _ in range(60):
+        await world.look(1)
+        world.time += 1
+    assert 2 < len(world.workflows.sent) < 9
+    assert len({sent for _, sent in world.workflows.sent}) == 1
+    assert world.condition("Available")["message"] == world.workflows.refusal
+    assert world.condition("Available")["status"] == "False"
+    assert world.events.count("DRPCEditRefused") == 1
+    world.workflows.refusal = ""
+    world.time += 60
+    await world.look()
+    assert world.there["status"]["phase"] == "Deployed"
+
+
+async def test_an_old_copy_that_returns_edits_nothing(world: World) -> None:
+    world.create()
+    await world.look()
+    world.workflows.move_to(ActionKind.FAILOVER, 2, "dr2")
+    await world.look(mark=True)
+    assert [verb for verb, _ in world.workflows.sent] == ["protect"]
+    assert world.there["spec"]["failoverCluster"] == "dr2"
+
+
+async def test_an_edit_waits_for_temporal_and_says_so(world: World) -> None:
+    world.create()
+    await world.look()
+    world.workflows.away = True
+    world.edit(action="Failover", failoverCluster="dr2")
+    await world.look()
+    assert world.condition(EDIT_ACCEPTED)["message"] == "not carried out yet: Temporal does not answer"
+    assert world.there["spec"]["action"] == "Failover"
+    world.workflows.away = False
+    world.time += 60
+    await world.look(8)
+    assert [verb for verb, _ in world.workflows.sent] == ["protect", "failover"]
+    assert world.condition(EDIT_ACCEPTED) == {}
+
+
+async def test_deleted_where_it_serves_the_protection_ends(world: World) -> None:
+    world.create()
+    await world.look()
+    await world.cluster.delete(DRPC, "shop", "web")
+    await world.look(8)
+    assert [verb for verb, _ in world.workflows.sent] == ["protect", "unprotect"]
+    assert world.obj is None
+
+
+async def test_deleted_elsewhere_it_is_made_again(world: World) -> None:
+    world.workflows.move_to(ActionKind.DEPLOY, 1, "dr2")
+    await world.look(mark=True)
+    uid = world.there["metadata"]["uid"]
+    await world.cluster.delete(DRPC, "shop", "web")
+    await world.look(8)
+    assert world.there["metadata"]["uid"] != uid
+    assert world.workflows.sent == []
+    assert "hubless unprotect shop -n web" in world.condition(EDIT_ACCEPTED)["message"]
+
+
+async def test_a_terminating_namespace_gets_its_copy_released(world: World) -> None:
+    world.create()
+    await world.look()
+    world.cluster.put(NAMESPACE, {"metadata": {"name": "web", "deletionTimestamp": "2026-11-28T08:00:00Z"}})
+    await world.cluster.delete(DRPC, "shop", "web")
+    await world.look(8)
+    assert world.obj is None
+    assert [verb for verb, _ in world.workflows.sent] == ["protect"]
+
+
+async def test_the_copy_of_what_was_unprotected_goes(world: World) -> None:
+    world.create()
+    await world.look()
+    world.workflows.state, world.workflows.ended = None, True
+    await world.look(8, mark=True)
+    assert world.obj is None
+
+
+async def test_a_lost_workflow_deletes_nothing(world: World) -> None:
+    world.create()
+    await world.look()
+    world.workflows.state = None
+    await world.look(mark=True)
+    assert "hubless adopt shop -n web" in world.condition("Available")["message"]
+
+
+async def test_a_workflow_of_a_restored_database_does_not_overwrite_a_newer_status(world: World) -> None:
+    world.workflows.move_to(ActionKind.FAILOVER, 7, "dr2")
+    await world.look(mark=True)
+    world.workflows.move_to(ActionKind.DEPLOY, 3, "dr1")
+    await world.look(mark=True)
+    assert world.there["status"]["hubless"]["servesOn"] == "dr2"
+    assert world.there["status"]["hubless"]["epoch"] == 7
