@@ -43,7 +43,11 @@ VOLUME_REPLICATION_CLASS = Kind(
     "replication.storage.openshift.io", "v1alpha1", "volumereplicationclasses", "VolumeReplicationClass", False
 )
 VOLUME_GROUP_REPLICATION_CLASS = Kind(
-    "replication.storage.openshift.io", "v1alpha1", "volumegroupreplicationclasses", "VolumeGroupReplicationClass", False
+    "replication.storage.openshift.io",
+    "v1alpha1",
+    "volumegroupreplicationclasses",
+    "VolumeGroupReplicationClass",
+    False,
 )
 VOLUME_SNAPSHOT_CLASS = Kind("snapshot.storage.k8s.io", "v1", "volumesnapshotclasses", "VolumeSnapshotClass", False)
 VOLUME_GROUP_SNAPSHOT_CLASS = Kind(

@@ -333,7 +333,16 @@ A, B, C = (peer("r", name=name) for name in "abc")
         ([A, B], [B, peer("r", "g", "a")], [peer("r", "g", "a"), B]),
         ([A], [], []),
     ],
-    ids=["new", "order is kept", "gone and new", "refreshed", "one of another group", "moved", "group came", "all gone"],
+    ids=[
+        "new",
+        "order is kept",
+        "gone and new",
+        "refreshed",
+        "one of another group",
+        "moved",
+        "group came",
+        "all gone",
+    ],
 )
 def test_the_stored_list_keeps_its_order(known: Any, found: Any, wanted: Any) -> None:
     assert update(known, found) == wanted
