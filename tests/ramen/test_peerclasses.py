@@ -53,6 +53,11 @@ def pair(first: dict[str, Any], second: dict[str, Any]) -> list[Classes]:
     ]
 
 
+def missing(clusters: list[Classes], interval: str) -> list[str]:
+    first, second = clusters
+    return unmatched(first, second, interval)
+
+
 def sync(name: str = "block", storage: str = "s") -> PeerClass:
     return PeerClass(storage_class_name=name, storage_id=[storage], cluster_ids=["uid1", "uid2"])
 
@@ -271,7 +276,7 @@ def test_without_an_interval_nothing_is_async(case: str) -> None:
 @pytest.mark.parametrize("case", ASYNC_CASES)
 def test_a_class_without_a_peer_is_named(case: str) -> None:
     first, second, wanted = ASYNC_CASES[case]
-    lines = unmatched(*pair(first, second), "1m")
+    lines = missing(pair(first, second), "1m")
     assert bool(lines) != bool(wanted)
     assert all(line.startswith("StorageClass block") for line in lines)
 
@@ -309,13 +314,13 @@ def test_mixed_sync_and_async_are_reported_separately() -> None:
     ],
 )
 def test_what_does_not_match_is_said(second: dict[str, Any], words: str) -> None:
-    lines = unmatched(*pair(S1 | {"replication": [vrc("s1")]}, second), "1m")
+    lines = missing(pair(S1 | {"replication": [vrc("s1")]}, second), "1m")
     assert len(lines) == 1
     assert words in lines[0]
 
 
 def test_two_storages_need_an_interval() -> None:
-    assert "needs a policy with a schedulingInterval" in unmatched(*pair(S1, S2), "")[0]
+    assert "needs a policy with a schedulingInterval" in missing(pair(S1, S2), "")[0]
 
 
 A, B, C = (peer("r", name=name) for name in "abc")
