@@ -398,7 +398,10 @@ async def survey_cluster(request: Survey) -> SurveyResult:
 
 @activity.defn(name="resolve_application")
 async def resolve_application(request: ProtectRequest) -> AppSpec:
-    """Resolves a DRPC's spec with its DRPolicy and DRClusters; raises Refused with the remedy."""
+    """Resolves a DRPC's spec with its DRPolicy and DRClusters, and chooses a cluster where none is preferred.
+
+    Raises Refused with the remedy.
+    """
     raise NotImplementedError
 
 

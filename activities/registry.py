@@ -47,7 +47,7 @@ def register(
     stores = StoreActivities(mirror, operator_stores, watched=lambda: _watched(clusters))
     entities = ForwardingActivities()
     on_clusters = ClusterActivities(clusters, mirror, stores.silent_profiles, times)
-    surveys = SurveyActivities(clusters)
+    surveys = SurveyActivities(clusters, operator_stores)
     control: list[Callable[..., Any]] = [
         stores.claim_epoch,
         stores.hold_lock,

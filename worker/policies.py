@@ -46,7 +46,10 @@ from worker.storelooks import AGAIN_SECONDS, BEAT_SECONDS, Profiles, StoreLooks
 log = logging.getLogger(__name__)
 
 PASS_SECONDS = 5.0
-"""Between two passes while nothing changes: a Lease that was taken over changes nothing that is watched."""
+"""Between two passes while nothing changes: time passes too, for a cluster that is silent."""
+
+WRITER_SECONDS = 0.5
+"""Between two looks at whether this worker writes on another set of clusters; no call."""
 
 SETTLE_SECONDS = 0.2
 """Changes come in bursts: a manifest is applied with several objects."""
@@ -147,14 +150,23 @@ class PolicyKeeper:
                     await self.look()
                 except GateClosed as err:
                     log.debug("a cluster left the registry during a pass: %s", err)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(PASS_SECONDS):
-                        await self._wake.wait()
-                    await asyncio.sleep(SETTLE_SECONDS)
-                self._wake.clear()
+                await self._pause()
         finally:
             stores.cancel()
             await self.close()
+
+    async def _pause(self) -> None:
+        """Until something changed, this worker became the writer of another cluster, or the beat is over."""
+        wrote_on = [name for name in self._views if self._writes_on(name)]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PASS_SECONDS):
+                while [name for name in self._views if self._writes_on(name)] == wrote_on:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(WRITER_SECONDS):
+                            await self._wake.wait()
+                            break
+                await asyncio.sleep(SETTLE_SECONDS)
+        self._wake.clear()
 
     async def close(self) -> None:
         """Ends all watches."""
