@@ -56,6 +56,7 @@ def register(
         stores.mirror_state,
         stores.append_history,
         surveys.resolve_application,
+        surveys.check_policies,
         on_clusters.last_seen,
         on_clusters.cluster_health,
         on_clusters.list_health,

@@ -13,7 +13,7 @@ from activities import contracts, looking
 from activities.access.protocol import ClusterAccess, Object
 from activities.access.s3 import S3Store
 from activities.clusters import Clusters
-from activities.contracts import ProtectRequest, Survey, SurveyResult
+from activities.contracts import PolicyCheck, ProtectRequest, Survey, SurveyResult
 from activities.errors import implements
 from ramen import names
 from ramen.app import AppSpec, PolicyCluster
@@ -25,7 +25,7 @@ from ramen.gates import interval_seconds
 from ramen.kinds import DRCLUSTER, DRPOLICY, STORAGE_CLASS, VOLUME_REPLICATION_CLASS, Kind
 from ramen.objects import DRPC, APIObject, DRCluster, DRPolicy
 from ramen.placement import Candidate, Choice, choose
-from ramen.policies import is_sync
+from ramen.policies import findings, is_sync, warnings
 
 INSTALL_KINDS = "Install it there: hubless crds | kubectl apply -f -"
 
@@ -112,6 +112,26 @@ class SurveyActivities:
         unsupported = _foreign_owners(app, cluster, claims)
         unsupported += _unreplicated(app, cluster, claims, storage_classes, replication_classes)
         return SurveyResult(observed=seen, unsupported=unsupported, missing_kinds=missing)
+
+    @implements(contracts.check_policies)
+    async def check_policies(self) -> list[PolicyCheck]:
+        """See the contract."""
+        return list(await asyncio.gather(*(self._check(cluster) for cluster in self._clusters.names())))
+
+    async def _check(self, cluster: str) -> PolicyCheck:
+        try:
+            access = self._clusters.access(cluster)
+            (policies, _), (drclusters, _) = await asyncio.gather(access.list(DRPOLICY), access.list(DRCLUSTER))
+            objects = [DRPolicy.of(obj) for obj in policies], [DRCluster.of(obj) for obj in drclusters]
+        except HublessError as err:
+            return PolicyCheck(cluster=cluster, error=str(err))
+        everything = [*objects[0], *objects[1]]
+        return PolicyCheck(
+            cluster=cluster,
+            valid={policy.metadata.name: _peer_words(policy) for policy in objects[0] if not findings(policy)},
+            problems=[line for obj in everything for line in findings(obj)],
+            warnings=[line for obj in everything for line in warnings(obj)],
+        )
 
     async def _candidate(
         self, request: ProtectRequest, policy: DRPolicy, drcluster: DRCluster, selector: dict[str, Any]
@@ -241,6 +261,10 @@ def _refuse_metro(policy: DRPolicy) -> None:
             f"policy {policy.metadata.name} has no schedulingInterval, so its storage keeps time itself, which is not "
             "carried in this release. Use a policy with an interval such as 5m."
         )
+
+
+def _peer_words(policy: DRPolicy) -> str:
+    return ", ".join(peer.storage_class_name for peer in _peer_classes(policy)) or "none"
 
 
 def _peer_classes(policy: DRPolicy) -> list[Any]:

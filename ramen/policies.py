@@ -121,21 +121,24 @@ def drcluster_status(drcluster: DRCluster, sight: Sight, now: datetime) -> DRClu
 def _validated_cluster(drcluster: DRCluster, sight: Sight, known: Condition | None) -> tuple[str, str, str] | None:
     """Status, reason and message of Validated; None while nothing new can be said."""
     name, profile = drcluster.metadata.name, drcluster.spec.s3_profile_name
-    if name not in sight.registered:
-        return FALSE, Reason.NOT_REGISTERED, to_register(name, drcluster.spec.region)
+    problems: list[tuple[str, str]] = []
+    store = StoreLook() if profile == NO_S3 else sight.stores.get(profile)
     if not profile:
-        return FALSE, Reason.S3_CONNECTION_FAILED, "s3ProfileName is empty: name a profile of the operator's ConfigMap"
-    if profile != NO_S3:
-        store = sight.stores.get(profile)
-        if store is None:
-            if known is not None and known.reason != Reason.INITIALIZING:
-                return None
-            return UNKNOWN, Reason.INITIALIZING, "Initializing DRCluster"
-        if store.reason:
-            return FALSE, store.reason, store.error
+        text = "s3ProfileName is empty: delete the DRCluster and create it with a profile of the operator's ConfigMap"
+        problems.append((Reason.S3_CONNECTION_FAILED, text))
+    elif store is not None and store.reason:
+        problems.append((store.reason, store.error))
+    if name not in sight.registered:
+        problems.append((Reason.NOT_REGISTERED, to_register(name, drcluster.spec.region)))
     bad = _bad_cidrs(drcluster.spec.cidrs)
     if bad:
-        return FALSE, Reason.VALIDATION_FAILED, f"CIDRs validation failed: {', '.join(bad)}"
+        problems.append((Reason.VALIDATION_FAILED, f"CIDRs validation failed: {', '.join(bad)}"))
+    if problems:
+        return FALSE, problems[0][0], ". ".join(text for _, text in problems)
+    if store is None:
+        if known is not None and known.reason != Reason.INITIALIZING:
+            return None
+        return UNKNOWN, Reason.INITIALIZING, "Initializing DRCluster"
     return TRUE, Reason.SUCCEEDED, "Validated the cluster"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from activities.contracts import ProtectRequest, Survey, SurveyResult
+from activities.contracts import PolicyCheck, ProtectRequest, Survey, SurveyResult
 from activities.surveying import SurveyActivities
 from ramen import names
 from ramen.app import AppSpec, PolicyCluster
@@ -200,6 +200,22 @@ async def test_a_cluster_without_the_policys_storage_class_is_not_chosen(world: 
 async def test_a_cluster_without_a_store_is_refused(world: World) -> None:
     world.clusters["dr1"].put(DRCLUSTER, {"metadata": {"name": "dr2"}, "spec": {"s3ProfileName": "NoS3"}})
     assert "DRCluster dr2" in (await failure(SurveyActivities(world).resolve_application, request())).message
+
+
+async def test_what_policies_say_of_themselves_is_read_on_every_cluster(world: World) -> None:
+    put_policy(world, "dr2", conditions=[VALIDATED | {"status": "False", "reason": "Bad", "message": "broken"}])
+    for name in ("dr1", "dr2"):
+        for cluster in world.clusters.values():
+            spec = {"region": name, "s3ProfileName": f"s3-{name}"}
+            cluster.put(DRCLUSTER, {"metadata": {"name": name}, "spec": spec, "status": {"conditions": [VALIDATED]}})
+    found: list[PolicyCheck] = await Told().run(SurveyActivities(world).check_policies)
+    assert found == [
+        PolicyCheck(cluster="dr1", valid={"gold": "block"}),
+        PolicyCheck(cluster="dr2", problems=["DRPolicy gold: broken (Bad)"]),
+    ]
+    world.closed = {"dr2"}
+    found = await Told().run(SurveyActivities(world).check_policies)
+    assert (found[1].valid, found[1].error) == ({}, "this worker does not reach dr2")
 
 
 async def test_missing_kinds_name_the_remedy(world: World) -> None:
