@@ -310,6 +310,9 @@ def _unreplicated(
         if provisioner is None:
             found.append(f"{what} has StorageClass {storage_class or '(none)'}, which does not exist there")
             continue
+        if app.peer_classes and (why := _no_peer(app, storage_class)):
+            found.append(f"{what} {why}")
+            continue
         fitting = [obj for obj in replication_classes if _fits(obj, provisioner, app.scheduling_interval)]
         if not fitting:
             found.append(
@@ -322,6 +325,19 @@ def _unreplicated(
                     f"{what} needs a maintenance mode at a failover: VolumeReplicationClass {obj['metadata']['name']}"
                 )
     return found
+
+
+def _no_peer(app: AppSpec, storage_class: str) -> str:
+    """Why the policy's peer classes do not replicate a StorageClass; the operator would refuse it as well."""
+    peers = [peer for peer in app.peer_classes if peer.get("storageClassName") == storage_class]
+    if not peers:
+        known = ", ".join(sorted({str(peer.get("storageClassName")) for peer in app.peer_classes}))
+        return f"has StorageClass {storage_class}, which is no peer class of policy {app.policy} ({known})"
+    if any(peer.get("offloaded") for peer in peers):
+        return f"has StorageClass {storage_class}, whose replication is offloaded to the storage"
+    if not any(peer.get("replicationID") for peer in peers):
+        return f"would need VolSync: the peer class of StorageClass {storage_class} has no replicationID"
+    return ""
 
 
 def _fits(replication_class: Object, provisioner: str, interval: str) -> bool:

@@ -132,14 +132,12 @@ def _async_peer(pair: _Pair) -> PeerClass | None:
         if not group:
             return None
         is_global = all(_is_global(classes, storage, pair.interval, group) for classes, storage in pair.sides)
-        return peer.model_copy(
-            update={"groupreplication_id": group, "grouping": True, "offloaded": True, "global_": is_global}
-        )
+        everywhere = {"global_": True} if is_global else {}
+        return peer.model_copy(update={"groupreplication_id": group, "grouping": True, "offloaded": True, **everywhere})
     replication = _common(*(_replication_ids(classes, storage, pair.interval) for classes, storage in pair.sides))
     if replication:
-        return peer.model_copy(
-            update={"replication_id": replication, "groupreplication_id": group, "grouping": bool(group)}
-        )
+        grouped = {"groupreplication_id": group, "grouping": True} if group else {}
+        return peer.model_copy(update={"replication_id": replication, **grouped})
     # Without a replication ID the volumes are copied by VolSync from snapshots.
     if all(_can_snapshot(classes.group_snapshot, storage) for classes, storage in pair.sides):
         return peer.model_copy(update={"grouping": True})

@@ -269,7 +269,7 @@ class DRPlacementControl:
             raise
         if not app.placement_reason:
             return answer
-        return answer.model_copy(update={"message": f"{answer.message}; {home} was chosen: {app.placement_reason}"})
+        return answer.model_copy(update={"message": f"{answer.message} on {home} (chosen: {app.placement_reason})"})
 
     async def _failover(self, request: MoveRequest) -> Answer:
         state, app = self._state, self._app()

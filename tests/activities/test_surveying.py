@@ -250,6 +250,25 @@ async def test_what_would_need_volsync_is_named(world: World) -> None:
     assert found.missing_kinds == ["VolumeReplicationClass"]
 
 
+@pytest.mark.parametrize(
+    ("peer", "says"),
+    [
+        (PEER_CLASS, ""),
+        (PEER_CLASS | {"storageClassName": "file"}, "StorageClass block, which is no peer class of policy gold (file)"),
+        (PEER_CLASS | {"replicationID": ""}, "would need VolSync: the peer class of StorageClass block"),
+        (PEER_CLASS | {"replicationID": "", "offloaded": True}, "offloaded to the storage"),
+    ],
+)
+async def test_a_volume_has_to_be_of_a_peer_class_that_replicates(
+    world: World, peer: dict[str, Any], says: str
+) -> None:
+    world.bind(VOLUMES[0])
+    app = APP.model_copy(update={"peer_classes": [peer]})
+    surveyed: SurveyResult = await Told().run(SurveyActivities(world).survey_cluster, Survey(app=app, cluster="dr1"))
+    assert len(surveyed.unsupported) == bool(says)
+    assert says in "".join(surveyed.unsupported)
+
+
 async def test_a_missing_storage_class_and_a_maintenance_mode_are_named(world: World) -> None:
     world.bind(VOLUMES[0])
     put_class(world, "dr1", **{names.MAINTENANCE_MODES: "Failover"})

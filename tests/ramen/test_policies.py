@@ -295,8 +295,6 @@ def test_peer_classes_are_in_the_status_as_ramen_writes_them() -> None:
                 "storageID": ["s1", "s2"],
                 "clusterIDs": ["uid1", "uid2"],
                 "replicationID": "r",
-                "groupreplicationID": "",
-                "grouping": False,
             }
         ]
     }

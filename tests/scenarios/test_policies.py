@@ -263,7 +263,7 @@ async def test_without_a_preferred_cluster_it_stays_where_its_volumes_are(
     driver: Driver, application: Application
 ) -> None:
     await driver.deploy(application, "dr2")
-    assert "dr2 was chosen: 2 volumes of" in await protect(driver, application)
+    assert "on dr2 (chosen: 2 volumes of" in await protect(driver, application)
     view = (await driver.protected(application)).state
     assert view.app is not None
     assert view.app.placement_reason
@@ -279,6 +279,6 @@ async def test_a_new_application_is_placed_by_readiness_and_gitops_follows_the_d
         access = await driver.access(cluster)
         await bootstrap.apply(access, NAMESPACE, {"metadata": {"name": application.namespace}})
     register(sandbox.directory, application)
-    assert f"dr1 was chosen: the first ready one of policy {POLICY}" in await protect(driver, application)
+    assert f"on dr1 (chosen: the first ready one of policy {POLICY}" in await protect(driver, application)
     await driver.until(lambda: driver.serves(application, "dr1"), "GitOps to deploy it on dr1", 60)
     assert not await driver.claims(application, "dr2")

@@ -27,8 +27,9 @@ from ramen.kinds import (
 )
 from ramen.objects import DRCluster, DRPolicy
 from tests.ramen.test_peerclasses import sc, vrc
+from tests.worker.test_rbac import granted
 from worker.gate import Gate
-from worker.policies import PolicyKeeper
+from worker.policies import FINALIZERS, KINDS, PolicyKeeper
 from worker.storelooks import StoreLooks
 
 CLUSTERS = ("dr1", "dr2")
@@ -183,6 +184,16 @@ async def world() -> AsyncIterator[World]:
     yield made
     for worker in made.workers:
         await worker.keeper.close()
+
+
+def test_every_kind_that_is_watched_and_every_status_that_is_written_is_granted() -> None:
+    """The calls whose kind is a variable, which the search through the code does not see."""
+    rights = granted("hubless-worker")
+    wanted = {(kind.group, kind.plural, verb) for kind in KINDS for verb in ("list", "watch")}
+    for kind in FINALIZERS:
+        wanted |= {(kind.group, kind.plural, verb) for verb in ("get", "create", "update", "delete")}
+        wanted.add((kind.group, f"{kind.plural}/status", "update"))
+    assert wanted - rights == set()
 
 
 @pytest.mark.parametrize("on", CLUSTERS)
