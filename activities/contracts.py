@@ -228,6 +228,18 @@ class Survey(Wire):
     cluster: str
 
 
+class PolicyCheck(Wire):
+    """What the copies of DRPolicies and DRClusters on one cluster say of themselves, for people."""
+
+    cluster: str
+    error: str = ""
+    """Why they could not be read; then the rest says nothing."""
+    valid: dict[str, str] = {}
+    """Peer classes by the name of each policy that is valid."""
+    problems: list[str] = []
+    warnings: list[str] = []
+
+
 class SurveyResult(Wire):
     """`unsupported` names what this release does not carry (VolSync PVCs, consistency groups, …)."""
 
@@ -398,7 +410,16 @@ async def survey_cluster(request: Survey) -> SurveyResult:
 
 @activity.defn(name="resolve_application")
 async def resolve_application(request: ProtectRequest) -> AppSpec:
-    """Resolves a DRPC's spec with its DRPolicy and DRClusters; raises Refused with the remedy."""
+    """Resolves a DRPC's spec with its DRPolicy and DRClusters, and chooses a cluster where none is preferred.
+
+    Raises Refused with the remedy.
+    """
+    raise NotImplementedError
+
+
+@activity.defn(name="check_policies")
+async def check_policies() -> list[PolicyCheck]:
+    """Reads what each cluster's DRPolicies and DRClusters say of themselves; a silent cluster has an error."""
     raise NotImplementedError
 
 

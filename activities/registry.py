@@ -47,7 +47,7 @@ def register(
     stores = StoreActivities(mirror, operator_stores, watched=lambda: _watched(clusters))
     entities = ForwardingActivities()
     on_clusters = ClusterActivities(clusters, mirror, stores.silent_profiles, times)
-    surveys = SurveyActivities(clusters)
+    surveys = SurveyActivities(clusters, operator_stores)
     control: list[Callable[..., Any]] = [
         stores.claim_epoch,
         stores.hold_lock,
@@ -56,6 +56,7 @@ def register(
         stores.mirror_state,
         stores.append_history,
         surveys.resolve_application,
+        surveys.check_policies,
         on_clusters.last_seen,
         on_clusters.cluster_health,
         on_clusters.list_health,

@@ -6,23 +6,31 @@ Everything that this release does not carry is refused here, by its name, before
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from activities import contracts, looking
 from activities.access.protocol import ClusterAccess, Object
+from activities.access.s3 import S3Store
 from activities.clusters import Clusters
-from activities.contracts import ProtectRequest, Survey, SurveyResult
+from activities.contracts import PolicyCheck, ProtectRequest, Survey, SurveyResult
 from activities.errors import implements
 from ramen import names
 from ramen.app import AppSpec, PolicyCluster
+from ramen.conditions import TRUE, PolicyCondition, find
 from ramen.config import NO_S3
 from ramen.desired import label_query
-from ramen.errors import ClusterUnreachable, GateClosed, Invalid, KindMissing, Refused, ServerBusy
+from ramen.errors import ClusterUnreachable, GateClosed, HublessError, Invalid, KindMissing, Refused, ServerBusy
 from ramen.gates import interval_seconds
 from ramen.kinds import DRCLUSTER, DRPOLICY, STORAGE_CLASS, VOLUME_REPLICATION_CLASS, Kind
 from ramen.objects import DRPC, APIObject, DRCluster, DRPolicy
+from ramen.placement import Candidate, Choice, choose
+from ramen.policies import findings, is_sync, warnings
 
 INSTALL_KINDS = "Install it there: hubless crds | kubectl apply -f -"
+
+STORE_SECONDS = 3.0
+"""For one look at a store, while somebody waits for the answer to a request."""
 
 SYNC_CLASSES = "Metro (sync) policies are not carried in this release; use a policy with a schedulingInterval."
 
@@ -32,8 +40,10 @@ Model = TypeVar("Model", bound=APIObject)
 class SurveyActivities:
     """Looks before the first write."""
 
-    def __init__(self, clusters: Clusters) -> None:
+    def __init__(self, clusters: Clusters, stores: Mapping[str, S3Store] | None = None) -> None:
+        """`stores` holds the dr-cluster operator's own buckets by S3 profile, for the choice of a cluster."""
         self._clusters = clusters
+        self._stores: Mapping[str, S3Store] = stores if stores is not None else {}
 
     @implements(contracts.resolve_application)
     async def resolve_application(self, request: ProtectRequest) -> AppSpec:
@@ -42,13 +52,8 @@ class SurveyActivities:
         _refuse_unsupported(drpc)
         policy, clusters, read_on = await self._policy(drpc.spec.dr_policy_ref.name)
         label, spec = drpc.label, drpc.spec
-        names_known = ", ".join(policy.spec.dr_clusters)
-        if not spec.preferred_cluster:
-            raise Refused(f"{label}: preferredCluster is empty. Name one of {names_known}.")
-        if spec.preferred_cluster not in policy.spec.dr_clusters:
-            raise Refused(
-                f"{spec.preferred_cluster} is not a cluster of policy {policy.metadata.name} ({names_known})."
-            )
+        _refuse_unknown(spec.preferred_cluster, policy)
+        _refuse_invalid(policy, read_on)
         _refuse_metro(policy)
         for cluster in clusters:
             if cluster.spec.s3_profile_name in ("", NO_S3):
@@ -58,6 +63,10 @@ class SurveyActivities:
                 )
         selector = _selector(label, request.spec)
         interval = policy.spec
+        home = Choice(spec.preferred_cluster, "")
+        if not home.cluster:
+            seen = await asyncio.gather(*(self._candidate(request, policy, each, selector) for each in clusters))
+            home = choose(request.name, policy.metadata.name, seen)
         return AppSpec(
             namespace=request.namespace,
             name=request.name,
@@ -69,7 +78,8 @@ class SurveyActivities:
                 )
                 for cluster in clusters
             ],
-            preferred_cluster=spec.preferred_cluster,
+            preferred_cluster=home.cluster,
+            placement_reason=home.reason,
             pvc_selector=selector,
             placement=spec.placement_ref.name,
             scheduling_interval=interval.scheduling_interval,
@@ -102,6 +112,57 @@ class SurveyActivities:
         unsupported = _foreign_owners(app, cluster, claims)
         unsupported += _unreplicated(app, cluster, claims, storage_classes, replication_classes)
         return SurveyResult(observed=seen, unsupported=unsupported, missing_kinds=missing)
+
+    @implements(contracts.check_policies)
+    async def check_policies(self) -> list[PolicyCheck]:
+        """See the contract."""
+        return list(await asyncio.gather(*(self._check(cluster) for cluster in self._clusters.names())))
+
+    async def _check(self, cluster: str) -> PolicyCheck:
+        try:
+            access = self._clusters.access(cluster)
+            (policies, _), (drclusters, _) = await asyncio.gather(access.list(DRPOLICY), access.list(DRCLUSTER))
+            objects = [DRPolicy.of(obj) for obj in policies], [DRCluster.of(obj) for obj in drclusters]
+        except HublessError as err:
+            return PolicyCheck(cluster=cluster, error=str(err))
+        everything = [*objects[0], *objects[1]]
+        return PolicyCheck(
+            cluster=cluster,
+            valid={policy.metadata.name: _peer_words(policy) for policy in objects[0] if not findings(policy)},
+            problems=[line for obj in everything for line in findings(obj)],
+            warnings=[line for obj in everything for line in warnings(obj)],
+        )
+
+    async def _candidate(
+        self, request: ProtectRequest, policy: DRPolicy, drcluster: DRCluster, selector: dict[str, Any]
+    ) -> Candidate:
+        """What matters of one cluster for the choice where an application begins."""
+        name = drcluster.metadata.name
+        try:
+            access = self._clusters.access(name)
+            (claims, (storage, _)), store = await asyncio.gather(
+                asyncio.gather(looking.select_pvcs(access, request.namespace, selector), access.list(STORAGE_CLASS)),
+                self._store_problem(drcluster.spec.s3_profile_name),
+            )
+        except (GateClosed, ClusterUnreachable, ServerBusy) as err:
+            return Candidate(name, silent=str(err))
+        there = {str(obj["metadata"]["name"]) for obj in storage}
+        wanted = {peer.storage_class_name for peer in _peer_classes(policy)}
+        return Candidate(name, volumes=len(claims), lacks=tuple(sorted(wanted - there)), store=store)
+
+    async def _store_problem(self, profile: str) -> str:
+        """Why this worker cannot use a cluster's store, in one clause; empty when it can."""
+        store = self._stores.get(profile)
+        if store is None:
+            return f"S3 profile {profile} is not known here"
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                await store.head_bucket()
+        except HublessError as err:
+            return str(err)
+        except TimeoutError:
+            return f"S3 profile {profile} did not answer in {STORE_SECONDS:g} s"
+        return ""
 
     async def _policy(self, name: str) -> tuple[DRPolicy, list[DRCluster], str]:
         """The policy and its DRClusters in the policy's order, and the cluster that they were read on."""
@@ -170,16 +231,40 @@ def _refuse_unsupported(drpc: DRPC) -> None:
             )
 
 
+def _refuse_unknown(cluster: str, policy: DRPolicy) -> None:
+    """A cluster that was named has to be one of the policy's; none was named when it is empty."""
+    if cluster and cluster not in policy.spec.dr_clusters:
+        known = ", ".join(policy.spec.dr_clusters)
+        raise Refused(f"{cluster} is not a cluster of policy {policy.metadata.name} ({known}).")
+
+
+def _refuse_invalid(policy: DRPolicy, read_on: str) -> None:
+    """Only a policy that is validated and stays protects anything (drpc.md 1.2)."""
+    name = policy.metadata.name
+    if policy.is_being_deleted:
+        raise Refused(f"policy {name} is being deleted. Use another one.")
+    validated = find(policy.status.conditions, PolicyCondition.VALIDATED)
+    if validated is None:
+        raise Refused(
+            f"policy {name} is not validated yet on {read_on}: a worker does that within seconds of its creation. Ask "
+            f"again; if it stays so: hubless check"
+        )
+    if validated.status != TRUE:
+        raise Refused(f"policy {name} is not valid: {validated.message} ({validated.reason}).")
+
+
 def _refuse_metro(policy: DRPolicy) -> None:
-    """Sync mode as Ramen tells it from async: by its peer classes, and without any by its interval (drpc.md 4.3)."""
-    sync = policy.status.sync.peer_classes if policy.status.sync else []
-    if sync or (not _peer_classes(policy) and not interval_seconds(policy.spec.scheduling_interval)):
+    if is_sync(policy):
         raise Refused(f"policy {policy.metadata.name} is sync. {SYNC_CLASSES}")
     if not interval_seconds(policy.spec.scheduling_interval):
         raise Refused(
             f"policy {policy.metadata.name} has no schedulingInterval, so its storage keeps time itself, which is not "
             "carried in this release. Use a policy with an interval such as 5m."
         )
+
+
+def _peer_words(policy: DRPolicy) -> str:
+    return ", ".join(peer.storage_class_name for peer in _peer_classes(policy)) or "none"
 
 
 def _peer_classes(policy: DRPolicy) -> list[Any]:
@@ -225,6 +310,9 @@ def _unreplicated(
         if provisioner is None:
             found.append(f"{what} has StorageClass {storage_class or '(none)'}, which does not exist there")
             continue
+        if app.peer_classes and (why := _no_peer(app, storage_class)):
+            found.append(f"{what} {why}")
+            continue
         fitting = [obj for obj in replication_classes if _fits(obj, provisioner, app.scheduling_interval)]
         if not fitting:
             found.append(
@@ -237,6 +325,19 @@ def _unreplicated(
                     f"{what} needs a maintenance mode at a failover: VolumeReplicationClass {obj['metadata']['name']}"
                 )
     return found
+
+
+def _no_peer(app: AppSpec, storage_class: str) -> str:
+    """Why the policy's peer classes do not replicate a StorageClass; the operator would refuse it as well."""
+    peers = [peer for peer in app.peer_classes if peer.get("storageClassName") == storage_class]
+    if not peers:
+        known = ", ".join(sorted({str(peer.get("storageClassName")) for peer in app.peer_classes}))
+        return f"has StorageClass {storage_class}, which is no peer class of policy {app.policy} ({known})"
+    if any(peer.get("offloaded") for peer in peers):
+        return f"has StorageClass {storage_class}, whose replication is offloaded to the storage"
+    if not any(peer.get("replicationID") for peer in peers):
+        return f"would need VolSync: the peer class of StorageClass {storage_class} has no replicationID"
+    return ""
 
 
 def _fits(replication_class: Object, provisioner: str, interval: str) -> bool:

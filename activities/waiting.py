@@ -82,6 +82,8 @@ class KindWatch:
         self._live = asyncio.Event()
         self.error = ""
         """Why the watch is not live, in one line."""
+        self.kind_missing = False
+        """Whether the API server said that it has no such kind, so that there are no such objects either."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -155,7 +157,9 @@ class KindWatch:
                 self._lost(err)
                 await asyncio.sleep(self._back_off[0])
             except KindMissing as err:
+                self._replace_all([])
                 self._lost(err)
+                self.kind_missing = True
                 await asyncio.sleep(max(delay, MISSING_BACK_OFF))
             except HublessError as err:
                 self._lost(err)
@@ -172,6 +176,7 @@ class KindWatch:
         items, version = await access.list(self.kind)
         self._replace_all(items)
         self.error = ""
+        self.kind_missing = False
         self._live.set()
         yield
         while True:
@@ -182,6 +187,7 @@ class KindWatch:
 
     def _lost(self, err: Exception) -> None:
         self._live.clear()
+        self.kind_missing = False
         self.error = str(err)
 
     def _replace_all(self, items: list[Object]) -> None:

@@ -51,6 +51,8 @@ class AppSpec(Wire):
     policy: str
     clusters: list[PolicyCluster]
     preferred_cluster: str
+    placement_reason: str = ""
+    """Why that cluster, where it was chosen and not named."""
     pvc_selector: dict[str, Any]
     placement: str
     scheduling_interval: str

@@ -57,9 +57,20 @@ class ClusterCondition(StrEnum):
 
 
 class PolicyCondition(StrEnum):
-    """Condition types of a DRPolicy (drpc.md 4.1)."""
+    """Condition types of a DRPolicy (drpc.md 4.1), and ours: what Ramen's leave unsaid."""
 
     VALIDATED = "Validated"
+    NETWORK_ATTACHMENTS_VALIDATED = "NetworkAttachmentsValidated"
+    PEER_CLASSES_MATCHED = "PeerClassesMatched"
+    """Ours: whether every storage class of DR has its peer on the other cluster, and what is missing where."""
+
+
+class CopyCondition(StrEnum):
+    """Condition types of every object that is kept on all clusters; both are ours."""
+
+    COPIES_EQUAL = "CopiesEqual"
+    DELETABLE = "Deletable"
+    """Only while a deletion waits: for what."""
 
 
 class Reason(StrEnum):

@@ -93,6 +93,10 @@ class StoreDenied(HublessError):
     """The S3 endpoint refused the credentials, or the bucket is missing."""
 
 
+class BucketMissing(StoreDenied):
+    """The S3 endpoint knows us and has no bucket of that name."""
+
+
 class PreconditionFailed(HublessError):
     """412: a conditional write met another version of the key."""
 

@@ -42,6 +42,17 @@ VOLUME_REPLICATION = Kind("replication.storage.openshift.io", "v1alpha1", "volum
 VOLUME_REPLICATION_CLASS = Kind(
     "replication.storage.openshift.io", "v1alpha1", "volumereplicationclasses", "VolumeReplicationClass", False
 )
+VOLUME_GROUP_REPLICATION_CLASS = Kind(
+    "replication.storage.openshift.io",
+    "v1alpha1",
+    "volumegroupreplicationclasses",
+    "VolumeGroupReplicationClass",
+    False,
+)
+VOLUME_SNAPSHOT_CLASS = Kind("snapshot.storage.k8s.io", "v1", "volumesnapshotclasses", "VolumeSnapshotClass", False)
+VOLUME_GROUP_SNAPSHOT_CLASS = Kind(
+    "groupsnapshot.storage.k8s.io", "v1beta1", "volumegroupsnapshotclasses", "VolumeGroupSnapshotClass", False
+)
 PLACEMENT_DECISION = Kind("cluster.open-cluster-management.io", "v1beta1", "placementdecisions", "PlacementDecision")
 CRD = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False)
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace", False)

@@ -17,6 +17,7 @@ import ramen.crds
 import sandbox.crds
 from activities.access.direct import DirectAccess
 from activities.access.protocol import ClusterAccess, Object
+from ramen.conditions import TRUE, Condition, PolicyCondition, find
 from ramen.errors import AlreadyExists, HublessError
 from ramen.kinds import (
     BY_KIND,
@@ -43,6 +44,7 @@ from ramen.names import (
     REPLICATION_ID,
     STORAGE_ID,
 )
+from ramen.objects import DRPolicy
 from sandbox.controlplane import MANIFESTS
 from sandbox.pki import user_name
 from sandbox.s3server import OPERATOR_BUCKET
@@ -59,6 +61,9 @@ POLICY = "gold"
 
 ESTABLISHED_SECONDS = 30.0
 """Limit for the API server to serve new kinds; one second is normal."""
+
+VALIDATED_SECONDS = 60.0
+"""Limit for the workers to judge the policy; a few seconds are normal."""
 
 
 def storage_id(cluster: str) -> str:
@@ -128,7 +133,7 @@ async def _fill(state: SandboxState, cluster: str, access: ClusterAccess, uids: 
         apply(access, STORAGE_CLASS, _storage_class(cluster)),
         apply(access, VOLUME_REPLICATION_CLASS, _replication_class(cluster)),
         *(apply(access, DRCLUSTER, body) for body in _dr_clusters(state)),
-        apply(access, DRPOLICY, policy(list(state.clusters), uids)),
+        apply(access, DRPOLICY, policy(list(state.clusters))),
         apply(access, CLUSTER_REGISTRY, _registry(state, uids)),
     )
     for body in _documents(DEPLOY / "epoch-policy.yaml"):
@@ -253,27 +258,29 @@ def _dr_clusters(state: SandboxState) -> list[Object]:
     ]
 
 
-def policy(clusters: list[str], uids: dict[str, str]) -> Object:
-    """The DRPolicy with the peer classes that a hub would have found by itself (vrg.md 1.6)."""
-    peer = {
-        "storageClassName": STORAGE_CLASS_NAME,
-        "storageID": [storage_id(cluster) for cluster in clusters],
-        "replicationID": REPLICATION,
-        "clusterIDs": [uids[cluster] for cluster in clusters],
-    }
-    validated = {
-        "type": "Validated",
-        "status": "True",
-        "reason": "Succeeded",
-        "message": "drpolicy validated",
-        "observedGeneration": 1,
-        "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    return {
-        "metadata": {"name": POLICY},
-        "spec": {"drClusters": clusters, "schedulingInterval": INTERVAL},
-        "status": {"async": {"peerClasses": [peer]}, "conditions": [validated]},
-    }
+def policy(clusters: list[str]) -> Object:
+    """The DRPolicy as an administrator writes it; the workers find its peer classes and validate it."""
+    return {"metadata": {"name": POLICY}, "spec": {"drClusters": clusters, "schedulingInterval": INTERVAL}}
+
+
+async def validated(state: SandboxState) -> None:
+    """Waits until the workers have validated the policy on every cluster; raises `HublessError` with what they say."""
+    limit = time.monotonic() + VALIDATED_SECONDS
+    for cluster in state.clusters:
+        access = await connect(state, cluster)
+        try:
+            while not (found := await _condition(access)) or found.status != TRUE:
+                if time.monotonic() > limit:
+                    said = found.message if found else "no worker has judged it"
+                    raise HublessError(f"DRPolicy {POLICY} on {cluster} after {VALIDATED_SECONDS:g} s: {said}")
+                await asyncio.sleep(0.1)
+        finally:
+            await access.close()
+
+
+async def _condition(access: ClusterAccess) -> Condition | None:
+    found = await access.read(DRPOLICY, POLICY)
+    return find(DRPolicy.of(found).status.conditions, PolicyCondition.VALIDATED) if found else None
 
 
 def _registry(state: SandboxState, uids: dict[str, str]) -> Object:

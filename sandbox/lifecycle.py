@@ -80,6 +80,9 @@ class Sandbox:
         unwanted = _parts_among(self.processes.names()) - {spec.name for spec in parts}
         await together(*(self._stop(name) for name in sorted(unwanted) if not self._stopped(name)))
         await together(*(self._start(spec) for spec in parts))
+        if "worker" not in current.options.without:
+            await bootstrap.validated(current)
+            self._say("policy: validated")
         self._say(f"sandbox {current.name} is up after {time.monotonic() - began:.1f} s")
         return current
 

@@ -20,6 +20,7 @@ from activities.contracts import (
     ClusterHealth,
     InstallationProof,
     LastSeen,
+    PolicyCheck,
     ProtectRequest,
     ReadVrg,
     StoresQuery,
@@ -151,6 +152,17 @@ async def resolve(client: Client, request: ProtectRequest) -> AppSpec:
     except ApplicationError as err:
         raise Refused(err.message) from err
     return app
+
+
+async def policies(client: Client) -> list[PolicyCheck]:
+    """What DRPolicies and DRClusters say of themselves on each cluster. Raises `NotServed`."""
+    try:
+        found: list[PolicyCheck] = await _run(
+            client, contracts.check_policies, [], names.CONTROL_QUEUE, list[PolicyCheck], limit=SURVEY_SECONDS
+        )
+    except ApplicationError as err:
+        raise NotServed(err.message) from err
+    return found
 
 
 async def survey(client: Client, app: AppSpec, cluster: str) -> SurveyResult:

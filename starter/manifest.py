@@ -52,7 +52,10 @@ def selector(pairs: list[str]) -> dict[str, Any]:
 def build(
     name: str, namespace: str, path: Path | None, policy: str, preferred: str, placement: str, pairs: list[str]
 ) -> ProtectRequest:
-    """The request; flags win over the file. Raises `Refused` naming what is missing or contradicts the file."""
+    """The request; flags win over the file, and without `preferred` a cluster is chosen.
+
+    Raises `Refused` naming what is missing or contradicts the file.
+    """
     drpc = read_drpc(path) if path else {}
     meta = drpc.get("metadata") or {}
     spec: dict[str, Any] = dict(drpc.get("spec") or {})
@@ -71,7 +74,6 @@ def build(
         "NAME": name or meta.get("name"),
         "--namespace": namespace or meta.get("namespace"),
         "--policy": spec.get("drPolicyRef"),
-        "--preferred": spec.get("preferredCluster"),
         "--placement": spec.get("placementRef"),
         "--selector": spec.get("pvcSelector"),
     }

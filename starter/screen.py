@@ -93,6 +93,7 @@ def screen(now: Situation) -> str:
     lines += _clusters(now)
     lines += _pods(now)
     lines += _action(now)
+    lines += _chosen(now)
     lines.append(f"{'Next':<10} {_next(now)}")
     return "\n".join(lines)
 
@@ -202,6 +203,14 @@ def _pods(now: Situation) -> list[str]:
         return [f"{'Pods':<10} not known: {now.serving} does not answer"]
     runs = ": the application runs" if now.runs else ""
     return [f"{'Pods':<10} {now.pods.ready} of {now.pods.total} Ready on {now.serving}{runs}"]
+
+
+def _chosen(now: Situation) -> list[str]:
+    """Why the application was put where it was put, where nobody had named a cluster."""
+    app = now.view.state.app
+    if app is None or not app.placement_reason:
+        return []
+    return [f"{'Preferred':<10} {app.preferred_cluster}, chosen: {app.placement_reason}"]
 
 
 def _action(now: Situation) -> list[str]:

@@ -33,6 +33,7 @@ from worker.drpcs import Keeper
 from worker.entities import Entities
 from worker.health import Figures, HealthServer
 from worker.isolation import Contact
+from worker.policies import PolicyKeeper
 from worker.pool import Pool
 from worker.reach import Reach
 from worker.registrystatus import RegistryStatus
@@ -83,6 +84,7 @@ class Process:
         self.registry_status = RegistryStatus(
             self.clusters, self._writes_on, identity, self._workers_of, self.copies.conditions
         )
+        self.policies = PolicyKeeper(self.clusters, self.stores, self._writes_on)
         self.http_port = 0
         """The port that is listened on, once it is."""
         self._settings = settings
@@ -126,6 +128,7 @@ class Process:
         self._spawn(self.registry_status.run(), "registry status")
         self._spawn(self.copies.run(), "copies")
         self._spawn(self._contact.run(), "contact")
+        self._spawn(self.policies.run(), "policies")
         await self._stop.wait()
         log.info("worker of %s stops", self._settings.cluster)
         await self._close()

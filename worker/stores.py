@@ -55,6 +55,8 @@ class Stores:
         """Stores of the mirror; changed in place, so that whoever holds it sees new profiles."""
         self.operator: dict[str, S3Store] = {}
         """Stores that the dr-cluster operator writes to and restores from."""
+        self.unusable: dict[str, str] = {}
+        """By profile name: why a profile of the configuration cannot be used."""
         self._bucket = coordination_bucket
         self._namespace = namespace
         self._profiles: dict[str, Profile] = {}
@@ -73,10 +75,12 @@ class Stores:
             return
         contents = {secret["metadata"]["name"]: secret.get("data") or {} for secret in secrets}
         wanted: dict[str, Profile] = {}
+        self.unusable.clear()
         for given in profiles:
             try:
                 profile = self._read(given, contents)
             except UnusableProfileError as err:
+                self.unusable[str(given.get("s3ProfileName") or "")] = str(err)
                 self._say(str(err))
             else:
                 wanted[profile.name] = profile

@@ -16,7 +16,7 @@ from typing import Any
 
 from activities.access.protocol import ClusterAccess, Object
 from ramen import names
-from ramen.errors import AlreadyExists, Conflict, HublessError, NotFound
+from ramen.errors import AlreadyExists, Conflict, GateClosed, HublessError, NotFound
 from ramen.kinds import LEASE
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,9 @@ LEASE_SECONDS = 75.0
 
 LOOK_SECONDS = 5.0
 """Between two looks at the Lease; a read only."""
+
+CLOSED_SECONDS = 0.5
+"""Between two looks while the cluster is out of reach, which this process knows without a call."""
 
 YIELD_SECONDS = 15.0
 """A Lease that nobody holds is left to the cluster's own worker for so long: it is probably being (re)started."""
@@ -80,11 +83,14 @@ class Writer:
         """Looks at the Lease until cancelled, and then gives it back so that the next worker need not wait."""
         try:
             while True:
+                pause = LOOK_SECONDS
                 try:
                     await self.look()
+                except GateClosed:
+                    pause = CLOSED_SECONDS
                 except HublessError as err:
                     log.debug("Lease on %s: %s", self.cluster, err)
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(pause)
         finally:
             await self._release()
 

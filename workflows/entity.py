@@ -265,7 +265,7 @@ class DRPlacementControl:
         numbers = [epoch.number for epoch in [stores.newest_epoch, *(look.epoch for look in seen)] if epoch]
         self._change(app=app)
         try:
-            return await self._begin(
+            answer = await self._begin(
                 ActionKind.DEPLOY,
                 seen,
                 number=max(numbers, default=0) + 1,
@@ -280,6 +280,9 @@ class DRPlacementControl:
         except (HublessError, ActivityError):
             self._change(app=None)
             raise
+        if not app.placement_reason:
+            return answer
+        return answer.model_copy(update={"message": f"{answer.message} on {home} (chosen: {app.placement_reason})"})
 
     async def _failover(self, request: MoveRequest) -> Answer:
         state, app = self._state, self._app()
@@ -763,6 +766,8 @@ class DRPlacementControl:
         lines = [f"### {state.namespace}/{state.name}", ""]
         epoch = state.epoch.number if state.epoch else "-"
         lines.append(f"Serves on **{state.decision.cluster or 'no cluster'}**, epoch {epoch}")
+        if state.app and state.app.placement_reason:
+            lines.append(f"{state.app.preferred_cluster} was chosen: {state.app.placement_reason}")
         if state.superseded:
             lines.append(f"**Stopped:** {state.superseded}")
         if state.action:

@@ -185,5 +185,6 @@ def hubless(state: AppState) -> dict[str, Any]:
         "epoch": state.epoch.number if state.epoch else None,
         "decision": {"cluster": state.decision.cluster, "retained": state.decision.retained},
         "action": action_view(state.action),
+        "chosen": state.app.placement_reason if state.app and state.app.placement_reason else None,
         "debts": [{"cluster": debt.cluster, "wants": debt.wants, "since": rfc3339(debt.since)} for debt in state.debts],
     }

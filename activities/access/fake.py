@@ -16,9 +16,19 @@ from uuid import uuid4
 
 from activities.access.protocol import Object, WatchEvent
 from ramen.errors import AlreadyExists, Conflict, Gone, HublessError, KindMissing, NotFound
-from ramen.kinds import CLUSTER_REGISTRY, DRPC, NAMESPACE, PLACEMENT_DECISION, VOLUME_REPLICATION, VRG, Kind
+from ramen.kinds import (
+    CLUSTER_REGISTRY,
+    DRCLUSTER,
+    DRPC,
+    DRPOLICY,
+    NAMESPACE,
+    PLACEMENT_DECISION,
+    VOLUME_REPLICATION,
+    VRG,
+    Kind,
+)
 
-WITH_STATUS = frozenset({CLUSTER_REGISTRY, VRG, DRPC, PLACEMENT_DECISION, VOLUME_REPLICATION})
+WITH_STATUS = frozenset({CLUSTER_REGISTRY, DRCLUSTER, DRPOLICY, VRG, DRPC, PLACEMENT_DECISION, VOLUME_REPLICATION})
 """Kinds with a status subresource: a main write leaves their status alone, and the reverse."""
 
 Place = tuple[str, str]

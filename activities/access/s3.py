@@ -21,7 +21,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ramen.errors import HublessError, PreconditionFailed, StoreDenied, StoreUnreachable
+from ramen.errors import BucketMissing, HublessError, PreconditionFailed, StoreDenied, StoreUnreachable
 
 Result = TypeVar("Result")
 
@@ -279,7 +279,7 @@ class S3Store:
                 f"profile's s3SecretRef names"
             )
         if status == 404:
-            return StoreDenied(f"{where} has no bucket {self.bucket}; create it, or correct the bucket's name")
+            return BucketMissing(f"{where} has no bucket {self.bucket}; create it, or correct the bucket's name")
         return StoreDenied(f"{where} refuses {err.operation_name} in bucket {self.bucket} ({status} {code})")
 
 

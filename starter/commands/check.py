@@ -114,6 +114,7 @@ async def _check() -> int:
     clusters = await _clusters(hubless, report)
     for each in clusters:
         await _check_cluster(hubless, report, each)
+    await _check_policies(hubless, report)
     apps = await _apps(hubless, report)
     await _check_stores(hubless, report, apps)
     return report.end()
@@ -261,6 +262,38 @@ async def _check_kinds(hubless: Hubless, report: Report, cluster: str) -> None:
         )
     else:
         report.good(f"{cluster} has every kind that Hubless needs")
+
+
+async def _check_policies(hubless: Hubless, report: Report) -> None:
+    """What every copy says of itself; a line that several clusters share is said once, with all of them."""
+    try:
+        found = await looks.policies(hubless.client)
+    except looks.NotServed as err:
+        report.problem(f"DRPolicies are not known: {err}")
+        return
+    for each in found:
+        if each.error:
+            report.warn(f"DRPolicies on {each.cluster} are not known: {each.error}")
+    answered = [each for each in found if not each.error]
+    if answered and not any(each.valid or each.problems for each in answered):
+        report.warn("No cluster has a DRPolicy, so nothing can be protected. See docs/policies.md")
+    valid = {
+        (name, peers): f"Policy {name} is valid, peer classes: {peers}"
+        for each in answered
+        for name, peers in each.valid.items()
+    }
+    for (name, peers), text in valid.items():
+        report.good(_where(text, [each.cluster for each in answered if each.valid.get(name) == peers]))
+    for say, lists in (
+        (report.problem, {each.cluster: each.problems for each in answered}),
+        (report.warn, {each.cluster: each.warnings for each in answered}),
+    ):
+        for line in dict.fromkeys(line for lines in lists.values() for line in lines):
+            say(_where(line, [cluster for cluster, lines in lists.items() if line in lines]))
+
+
+def _where(text: str, clusters: list[str]) -> str:
+    return f"{text} (on {', '.join(clusters)})"
 
 
 async def _apps(hubless: Hubless, report: Report) -> list[tuple[AppSpec, list[Volume]]]:

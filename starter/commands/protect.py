@@ -36,7 +36,10 @@ def protect(
     preferred: Annotated[
         str,
         typer.Option(
-            "--preferred", metavar="CLUSTER", help="Cluster that serves first.", autocompletion=complete.clusters
+            "--preferred",
+            metavar="CLUSTER",
+            help="Cluster that serves first; without it one is chosen.",
+            autocompletion=complete.clusters,
         ),
     ] = "",
     selector: Annotated[
@@ -64,6 +67,9 @@ def protect(
     \b
       # the same from a manifest, following until it is protected
       hubless protect -f drpc.yaml --wait
+    \b
+      # where its volumes are, or else on the first cluster of the policy that is ready
+      hubless protect shop -n web --policy gold --selector app=shop --placement shop
     \b
       # a manifest, but serving on the other cluster first
       hubless protect -f drpc.yaml --preferred dr2

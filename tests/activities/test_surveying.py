@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from activities.contracts import ProtectRequest, Survey, SurveyResult
+from activities.contracts import PolicyCheck, ProtectRequest, Survey, SurveyResult
 from activities.surveying import SurveyActivities
 from ramen import names
 from ramen.app import AppSpec, PolicyCluster
-from ramen.errors import ClusterUnreachable
+from ramen.errors import ClusterUnreachable, StoreUnreachable
 from ramen.kinds import DRCLUSTER, DRPOLICY, PVC, STORAGE_CLASS, VOLUME_REPLICATION_CLASS, VRG
-from tests.activities.fakes import APP, VOLUMES, Told, World, failure
+from tests.activities.fakes import APP, VOLUMES, MemoryStore, Told, World, failure
 
 PEER_CLASS = {"storageClassName": "block", "clusterIDs": ["u1", "u2"], "storageID": ["s1", "s2"], "replicationID": "r"}
+
+VALIDATED = {"type": "Validated", "status": "True", "reason": "Succeeded", "message": "drpolicy validated"}
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def put_policy(world: World, cluster: str, interval: str = "1m", **status: Any) 
         {
             "metadata": {"name": "gold"},
             "spec": {"schedulingInterval": interval, "drClusters": ["dr1", "dr2"], "replicationClassSelector": {}},
-            "status": status or {"async": {"peerClasses": [PEER_CLASS]}},
+            "status": {"conditions": [VALIDATED]} | (status or {"async": {"peerClasses": [PEER_CLASS]}}),
         },
     )
 
@@ -89,7 +91,6 @@ async def test_a_peer_resolves_while_the_own_cluster_is_away(world: World) -> No
     ("wrong", "text"),
     [
         ({"preferredCluster": "dr7"}, "dr7 is not a cluster of policy gold (dr1, dr2)."),
-        ({"preferredCluster": ""}, "preferredCluster is empty. Name one of dr1, dr2."),
         ({"drPolicyRef": {"name": "lead"}}, "DRPolicy lead is missing on dr1"),
         ({"drPolicyRef": {}}, "drPolicyRef names no policy"),
         ({"placementRef": {}}, "placementRef is missing"),
@@ -133,9 +134,88 @@ async def test_policies_without_an_interval_of_their_own_are_refused(
     assert "not carried" in err.message
 
 
+@pytest.mark.parametrize(
+    ("conditions", "text"),
+    [
+        ([], "policy gold is not validated yet on dr1"),
+        (
+            [VALIDATED | {"status": "False", "reason": "DRClusterNotFound", "message": "failed to find dr2"}],
+            "policy gold is not valid: failed to find dr2 (DRClusterNotFound).",
+        ),
+    ],
+)
+async def test_a_policy_that_is_not_valid_protects_nothing(world: World, conditions: Any, text: str) -> None:
+    put_policy(world, "dr1", conditions=conditions)
+    assert text in (await failure(SurveyActivities(world).resolve_application, request())).message
+
+
+async def test_a_policy_that_is_being_deleted_protects_nothing(world: World) -> None:
+    found = world.clusters["dr1"].get(DRPOLICY, "gold")
+    assert found is not None
+    found["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [names.POLICY_FINALIZER]}
+    world.clusters["dr1"].put(DRPOLICY, found)
+    err = await failure(SurveyActivities(world).resolve_application, request())
+    assert "policy gold is being deleted" in err.message
+
+
+def stores(**failures: Exception) -> dict[str, Any]:
+    """Stores of both clusters; those named fail."""
+    made: dict[str, Any] = {name: MemoryStore(name) for name in ("s3-dr1", "s3-dr2")}
+    for cluster, error in failures.items():
+        made[f"s3-{cluster}"].failure = error
+    return made
+
+
+async def test_without_a_preferred_cluster_the_first_ready_one_is_chosen(world: World) -> None:
+    given = stores(dr1=StoreUnreachable("s3-dr1 is silent"))
+    resolve = SurveyActivities(world, given).resolve_application
+    app: AppSpec = await Told().run(resolve, request(preferredCluster=""))
+    assert app.preferred_cluster == "dr2"
+    assert "the store of dr1 cannot be used (s3-dr1 is silent)" in app.placement_reason
+    app = await Told().run(resolve, request())
+    assert (app.preferred_cluster, app.placement_reason) == ("dr1", ""), "a named cluster is taken as it is"
+
+
+async def test_without_a_preferred_cluster_the_one_with_the_volumes_is_chosen(world: World) -> None:
+    world.bind(*VOLUMES, cluster="dr2")
+    resolve = SurveyActivities(world, stores()).resolve_application
+    app: AppSpec = await Told().run(resolve, request(preferredCluster=""))
+    assert (app.preferred_cluster, app.placement_reason) == ("dr2", "2 volumes of shop are there")
+
+
+async def test_a_cluster_that_does_not_answer_may_hold_the_application(world: World) -> None:
+    world.closed = {"dr2"}
+    err = await failure(SurveyActivities(world, stores()).resolve_application, request(preferredCluster=""))
+    assert err.type == "Refused"
+    assert "it is not known whether shop runs on dr2" in err.message
+
+
+async def test_a_cluster_without_the_policys_storage_class_is_not_chosen(world: World) -> None:
+    world.clusters["dr1"].drop(STORAGE_CLASS, "block")
+    app: AppSpec = await Told().run(SurveyActivities(world, stores()).resolve_application, request(preferredCluster=""))
+    assert app.preferred_cluster == "dr2"
+    assert "dr1 lacks StorageClass block" in app.placement_reason
+
+
 async def test_a_cluster_without_a_store_is_refused(world: World) -> None:
     world.clusters["dr1"].put(DRCLUSTER, {"metadata": {"name": "dr2"}, "spec": {"s3ProfileName": "NoS3"}})
     assert "DRCluster dr2" in (await failure(SurveyActivities(world).resolve_application, request())).message
+
+
+async def test_what_policies_say_of_themselves_is_read_on_every_cluster(world: World) -> None:
+    put_policy(world, "dr2", conditions=[VALIDATED | {"status": "False", "reason": "Bad", "message": "broken"}])
+    for name in ("dr1", "dr2"):
+        for cluster in world.clusters.values():
+            spec = {"region": name, "s3ProfileName": f"s3-{name}"}
+            cluster.put(DRCLUSTER, {"metadata": {"name": name}, "spec": spec, "status": {"conditions": [VALIDATED]}})
+    found: list[PolicyCheck] = await Told().run(SurveyActivities(world).check_policies)
+    assert found == [
+        PolicyCheck(cluster="dr1", valid={"gold": "block"}),
+        PolicyCheck(cluster="dr2", problems=["DRPolicy gold: broken (Bad)"]),
+    ]
+    world.closed = {"dr2"}
+    found = await Told().run(SurveyActivities(world).check_policies)
+    assert (found[1].valid, found[1].error) == ({}, "this worker does not reach dr2")
 
 
 async def test_missing_kinds_name_the_remedy(world: World) -> None:
@@ -168,6 +248,25 @@ async def test_what_would_need_volsync_is_named(world: World) -> None:
     found = await survey(world)
     assert "VolSync" in found.unsupported[0]
     assert found.missing_kinds == ["VolumeReplicationClass"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "says"),
+    [
+        (PEER_CLASS, ""),
+        (PEER_CLASS | {"storageClassName": "file"}, "StorageClass block, which is no peer class of policy gold (file)"),
+        (PEER_CLASS | {"replicationID": ""}, "would need VolSync: the peer class of StorageClass block"),
+        (PEER_CLASS | {"replicationID": "", "offloaded": True}, "offloaded to the storage"),
+    ],
+)
+async def test_a_volume_has_to_be_of_a_peer_class_that_replicates(
+    world: World, peer: dict[str, Any], says: str
+) -> None:
+    world.bind(VOLUMES[0])
+    app = APP.model_copy(update={"peer_classes": [peer]})
+    surveyed: SurveyResult = await Told().run(SurveyActivities(world).survey_cluster, Survey(app=app, cluster="dr1"))
+    assert len(surveyed.unsupported) == bool(says)
+    assert says in "".join(surveyed.unsupported)
 
 
 async def test_a_missing_storage_class_and_a_maintenance_mode_are_named(world: World) -> None:

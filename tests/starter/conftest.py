@@ -33,6 +33,7 @@ from activities.contracts import (
     ClusterHealth,
     InstallationProof,
     LastSeen,
+    PolicyCheck,
     ProtectRequest,
     ReadVrg,
     StoreProof,
@@ -97,6 +98,9 @@ class World:
     missing_kinds: list[str] = field(default_factory=list)
     unsupported: list[str] = field(default_factory=list)
     refuse_resolve: str = ""
+    policies: list[PolicyCheck] = field(
+        default_factory=lambda: [PolicyCheck(cluster=name, valid={"gold": "array"}) for name in ("dr1", "dr2")]
+    )
     stores: list[StoreReport] = field(default_factory=list)
     proofs: dict[str, InstallationProof] = field(default_factory=dict)
     """By cluster: what its own worker finds; without one every store is fine."""
@@ -356,6 +360,11 @@ async def fake_health() -> list[ClusterHealth]:
     return WORLDS["current"].health
 
 
+@activity.defn(name="check_policies")
+async def fake_policies() -> list[PolicyCheck]:
+    return WORLDS["current"].policies
+
+
 @activity.defn(name="resolve_application")
 async def fake_resolve(request: ProtectRequest) -> AppSpec:
     world = _world(request)
@@ -394,6 +403,7 @@ ACTIVITIES: list[Callable[..., Any]] = [
     fake_read,
     fake_last_seen,
     fake_health,
+    fake_policies,
     fake_resolve,
     fake_survey,
     fake_stores,

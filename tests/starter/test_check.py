@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from activities.contracts import InstallationProof, StoreProof
+from activities.contracts import InstallationProof, PolicyCheck, StoreProof
 from ramen.app import StoreReport
 from tests.starter.conftest import Temporal, World, hubless
 
@@ -22,7 +22,7 @@ def test_check_names_every_problem_and_counts(world: World, namespace: str) -> N
     assert "✔ dr2 has every kind that Hubless needs" in lines
     assert "✗ Store s3-dr1 does not answer: connection refused" in lines
     assert any(f"shop in namespace {namespace}: data-1 not in store s3-dr2" in line for line in lines)
-    assert lines[-1] == "✗ Check completed (6 ok, 1 warning, 3 problems)"
+    assert lines[-1] == "✗ Check completed (7 ok, 1 warning, 3 problems)"
 
 
 def test_check_without_problems_is_zero(calm: World) -> None:
@@ -31,7 +31,28 @@ def test_check_without_problems_is_zero(calm: World) -> None:
     ]
     result = hubless("check")
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1] == "✔ Check completed (13 ok, 1 warning, 0 problems)"
+    assert result.stdout.splitlines()[-1] == "✔ Check completed (14 ok, 1 warning, 0 problems)"
+
+
+def test_check_says_what_policies_say_of_themselves_once_with_the_clusters(calm: World) -> None:
+    problem = "DRPolicy lead: failed to find DRClusters (DRClusterNotFound)"
+    calm.policies = [
+        PolicyCheck(cluster="dr1", valid={"gold": "array"}, problems=[problem], warnings=["DRCluster dr2: careful"]),
+        PolicyCheck(cluster="dr2", valid={"gold": "array"}, problems=[problem]),
+        PolicyCheck(cluster="dr3", error="this worker does not reach dr3"),
+    ]
+    result = hubless("check")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert "✔ Policy gold is valid, peer classes: array (on dr1, dr2)" in lines
+    assert f"✗ {problem} (on dr1, dr2)" in lines
+    assert "⚠ DRCluster dr2: careful (on dr1)" in lines
+    assert "⚠ DRPolicies on dr3 are not known: this worker does not reach dr3" in lines
+
+
+def test_check_without_a_policy_says_so(calm: World) -> None:
+    calm.policies = [PolicyCheck(cluster="dr1"), PolicyCheck(cluster="dr2")]
+    assert "⚠ No cluster has a DRPolicy, so nothing can be protected." in hubless("check").stdout
 
 
 def test_cluster_check_looks_at_one_cluster(calm: World) -> None:

@@ -84,7 +84,6 @@ def test_a_manifest_says_the_same_as_flags(tmp_path: Path) -> None:
         ("kind: ConfigMap", "holds 0 objects of kind DRPlacementControl"),
         (DRPC.format(namespace="web") + "---\n" + DRPC.format(namespace="web"), "holds 2 objects"),
         (DRPC.format(namespace="web").replace("v1alpha1", "v9"), "apiVersion is 'ramendr.openshift.io/v9'"),
-        (DRPC.format(namespace="web").replace("  preferredCluster: dr1\n", ""), "Missing: --preferred"),
         (DRPC.format(namespace="other"), "--namespace is web, but"),
         ("kind: DRPlacementControl\napiVersion: ramendr.openshift.io/v1alpha1\nspec: 5", "spec is not a mapping"),
         ("kind: DRPlacementControl\napiVersion: ramendr.openshift.io/v1alpha1\nmetadata: []", "metadata is not a mapp"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,15 @@ async def test_protect_then_fail_over_with_the_source_alive(shop: Application, w
     assert status.state.decision.retained == []
     assert [c["type"] for c in status.drpc["status"]["conditions"]] == ["Available", "PeerReady", "Protected"]
     assert status.drpc["status"]["phase"] == "FailedOver"
+
+
+async def test_why_a_cluster_was_chosen_is_said_in_answer_status_and_details(shop: Application, world: World) -> None:
+    world.placement_reason = "the first ready one of policy gold"
+    answer = await shop.protect()
+    assert answer.message.endswith(" on dr1 (chosen: the first ready one of policy gold)")
+    assert (await shop.protected()).hubless["chosen"] == "the first ready one of policy gold"
+    details = await shop.entity.query("__temporal_workflow_metadata", result_type=dict[str, Any])
+    assert "dr1 was chosen: the first ready one of policy gold" in details["currentDetails"]
 
 
 async def test_failover_with_the_source_dead_parks_and_the_debt_is_paid_when_it_returns(

@@ -66,6 +66,8 @@ class World:
         """Waits that do not end while they are in here."""
         self.breaks_when_stopped = False
         """A wait that is cancelled fails instead, as one does whose worker died."""
+        self.placement_reason = ""
+        """Why the preferred cluster was chosen, as the resolver says."""
         self.dropped: set[str] = set()
         """Volumes that a promotion does not restore."""
         self.unwitnessed: set[str] = set()
@@ -273,8 +275,11 @@ class World:
         self._reach(request.cluster)
         return contracts.SurveyResult(observed=self._seen(request.cluster))
 
+    async def check_policies(self) -> list[contracts.PolicyCheck]:
+        return []
+
     async def resolve_application(self, request: contracts.ProtectRequest) -> AppSpec:
-        return app_spec(request.name)
+        return app_spec(request.name).model_copy(update={"placement_reason": self.placement_reason})
 
     # --- stores ----------------------------------------------------------------------------------------------------
 
