@@ -125,7 +125,7 @@ class SurveyActivities:
             objects = [DRPolicy.of(obj) for obj in policies], [DRCluster.of(obj) for obj in drclusters]
         except HublessError as err:
             return PolicyCheck(cluster=cluster, error=str(err))
-        everything = [*objects[0], *objects[1]]
+        everything: list[DRPolicy | DRCluster] = [*objects[0], *objects[1]]
         return PolicyCheck(
             cluster=cluster,
             valid={policy.metadata.name: _peer_words(policy) for policy in objects[0] if not findings(policy)},

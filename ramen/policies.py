@@ -143,13 +143,13 @@ def _validated_cluster(drcluster: DRCluster, sight: Sight, known: Condition | No
 
 
 def to_register(cluster: str, region: str = "") -> str:
-    """What to do about a cluster that no worker knows how to reach, with the entry to make."""
+    """What to do about a cluster that no worker knows how to reach: the command, and the entry that it makes."""
     secret = f"kubeconfig-{cluster}"
     entry = f"{{name: {cluster}, region: {region or 'REGION'}, kubeconfigSecret: {secret}, clusterUID: UID}}"
     return (
-        f"{cluster} is not in the ClusterRegistry. Add to spec.clusters of ClusterRegistry {names.REGISTRY_NAME}: "
-        f"{entry}, UID being that of its namespace kube-system, and create Secret {names.RAMEN_NAMESPACE}/{secret} "
-        f"with key {names.KUBECONFIG_KEY}"
+        f"{cluster} is not in the ClusterRegistry: hubless cluster add {cluster} --kubeconfig FILE, or add to its "
+        f"spec.clusters {entry}, UID being that of its namespace kube-system, and create Secret "
+        f"{names.RAMEN_NAMESPACE}/{secret} with key {names.KUBECONFIG_KEY}"
     )
 
 
