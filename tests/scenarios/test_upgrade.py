@@ -59,7 +59,7 @@ def _old(sandbox: Sandbox, cluster: str, code: Path) -> Spec:
 @pytest.mark.parametrize(
     ("verb", "fault"),
     [
-        ("failover", {"promotion": {"dr2": "hang"}}),
+        pytest.param("failover", {"promotion": {"dr2": "hang"}}, marks=pytest.mark.matrix),
         pytest.param("relocate", {"demotion": {"dr1": "hang"}}, marks=pytest.mark.matrix),
     ],
 )
