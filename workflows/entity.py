@@ -368,7 +368,8 @@ class DRPlacementControl:
             raise Refused(f"{self._state.name} owes nothing to any cluster; there is nothing to resume.")
         await self._pay_debts()
         if self._child is None or self._state.action is None:
-            raise Refused(f"{self._state.name} cannot go on: {self._state.superseded or 'no action was started'}")
+            why = self._state.superseded or self._state.interrupted or "no action was started"
+            raise Refused(f"{self._state.name} cannot go on: {why}")
         return self._answer(self._state.action, "cleaning up and re-protecting", workflow_id=self._child.id)
 
     def _answer(self, record: ActionRecord, message: str, workflow_id: str = "") -> Answer:
@@ -443,7 +444,7 @@ class DRPlacementControl:
             forget_clusters=forget_clusters or [],
             timings=self._state.timings,
         )
-        self._change(action=record)
+        self._change(action=record, interrupted="")
         await self._start(kind, given, record)
         return self._answer(record, f"{kind.value} started")
 
@@ -509,12 +510,15 @@ class DRPlacementControl:
         try:
             result = await child
         except ChildWorkflowError as err:
+            # Nothing is said of copies: the target's was good when its promotion began, and the side that the decision
+            # still names has its own. What neither of them may meet is a clean-up that nobody asked for.
             result = ActionResult(
                 action=kind,
                 outcome=Outcome.SUPERSEDED,
                 message=f"{child.id} was ended from outside ({err.cause or err}); the clusters show what is true",
-                promoted=kind in (ActionKind.FAILOVER, ActionKind.RELOCATE),
             )
+            if kind in (ActionKind.FAILOVER, ActionKind.RELOCATE):
+                self._change(interrupted=decide.how_to_go_on(self._state, record))
         now = workflow.now()
         mine = self._state.action
         if kind is ActionKind.REPROTECT:
@@ -557,7 +561,7 @@ class DRPlacementControl:
         state = self._state
         if self._child is not None or state.app is None or state.superseded or state.epoch is None:
             return
-        if state.decision.cluster is None:
+        if state.decision.cluster is None or state.interrupted:
             return
         last = state.action
         given = ActionInput(
@@ -770,6 +774,8 @@ class DRPlacementControl:
             lines.append(f"{state.app.preferred_cluster} was chosen: {state.app.placement_reason}")
         if state.superseded:
             lines.append(f"**Stopped:** {state.superseded}")
+        if state.interrupted:
+            lines.append(f"**Needs you:** {state.interrupted}")
         if state.action:
             lines.append(f"Last action: {state.action.kind.value} ({state.action.workflow_id})")
         wanted: dict[str, Wanted] = state.wanted

@@ -241,6 +241,8 @@ class AppState(Wire):
     debts: list[Debt] = []
     superseded: str = ""
     """Why this entity stopped acting; only adopt goes on (S1)."""
+    interrupted: str = ""
+    """Why nothing is cleaned up by itself: a move was ended from outside, and a person has to say where to (S14)."""
     answers: dict[str, Answer] = {}
     """By request ID, newest last, bounded."""
     history: list[ActionRecord] = []

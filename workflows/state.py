@@ -163,7 +163,7 @@ def check_failover(state: AppState, request: MoveRequest, target: Observed, stor
             f"{state.name} cannot fail over to {target.cluster}: {target.cluster} does not answer ({target.error}). "
             f"Check it: hubless cluster check {target.cluster}"
         )
-    if running(state) is None and already_serves(state, target):
+    if running(state) is None and not state.interrupted and already_serves(state, target):
         raise Refused(f"{state.name} already serves on {target.cluster}.")
     verdict = gates.valid_failover_target(_read(state, target))
     if not verdict.allowed and not request.accept_data_loss:
@@ -282,6 +282,16 @@ def after(state: AppState, record: ActionRecord, result: ActionResult, now: date
             "history": [*state.history, ended][-REMEMBERED:],
             "superseded": result.message if _met_foreign(state, record, result) else state.superseded,
         }
+    )
+
+
+def how_to_go_on(state: AppState, record: ActionRecord) -> str:
+    """What a person reads after a move was ended from outside: its target may be promoted, its source demoted."""
+    move = f"hubless failover {state.name} -n {state.namespace} --to"
+    back = f" Or back: {move} {record.source}." if record.source and record.source != record.target else ""
+    return (
+        f"{record.kind.value} to {record.target} was ended from outside in the middle, so nothing is cleaned up by "
+        f"itself. Go on: {move} {record.target}.{back}"
     )
 
 

@@ -343,6 +343,31 @@ async def test_a_failover_typed_into_temporal_web_goes_through_the_entity(shop: 
     await shop.until(lambda view: view.state.decision.cluster == "dr2")
 
 
+@pytest.mark.parametrize("target", ["dr2", "dr1"])
+async def test_a_failover_that_was_terminated_waits_for_a_person(shop: Application, world: World, target: str) -> None:
+    """S14, S5: the one good copy must not be demoted by a clean-up that nobody asked for; either way leads on."""
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr2", Gate.READY))
+    first = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while world.role("dr2") != "primary":
+            await asyncio.sleep(0.05)
+    await shop.client.get_workflow_handle(first.workflow_id).terminate("by mistake")
+    status = await shop.until(lambda view: bool(view.state.interrupted))
+    assert f"hubless failover {shop.name} -n web --to dr2" in status.state.interrupted
+    await shop.entity.signal("cluster_returned", {"cluster": "dr1"})
+    refused = await shop.refused("resume", OperatorRequest(request_id="r1"))
+    assert "ended from outside" in refused.message
+    assert world.role("dr2") == "primary", "nothing was cleaned up"
+    world.hold.clear()
+    answer = await shop.move("failover", target)
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+    settled = await shop.protected()
+    assert settled.state.decision.cluster == target
+    assert not settled.state.interrupted
+
+
 async def test_an_action_outlives_its_entity(shop: Application, world: World) -> None:
     """S14: whoever terminates the entity in Temporal Web does not leave a cluster half moved."""
     await shop.protect()
