@@ -166,6 +166,9 @@ def _without_primary(seen: Evidence, vrgs: dict[str, Observed], silent: list[str
             epoch=newest,
         )
     quiesced = [c for c, look in vrgs.items() if ((look.vrg or {}).get("spec") or {}).get("action") == "Relocate"]
+    if len(quiesced) == 1 and seen.decided in vrgs and seen.decided != quiesced[0]:
+        why = f"every cluster is Secondary; {quiesced[0]} was demoted by a relocate, but the stores name {seen.decided}"
+        return _ask(seen, newest, why, list(vrgs))  # the store that knew of a later decision may be silent
     source = seen.decided if seen.decided in vrgs else quiesced[0] if len(quiesced) == 1 else None
     if source is None:
         return _ask(seen, newest, "every cluster is Secondary, and nothing says which one served last", list(vrgs))

@@ -147,6 +147,14 @@ def case(
             decided="dr2",
         ),
         case(
+            "a decision that contradicts the demoted side may be an old one: a person decides",
+            [vrg("dr1", "secondary", "9.c"), vrg("dr2", "secondary", "9.c", action="Relocate")],
+            Verdict.ASK,
+            says="dr2 was demoted by a relocate, but the stores name dr1",
+            claim="9.c",
+            decided="dr1",
+        ),
+        case(
             "both Secondary and nothing says who served", [vrg("dr1", "secondary"), S2], Verdict.ASK, says="dr1 | dr2"
         ),
         case(
