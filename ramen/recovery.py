@@ -58,8 +58,9 @@ class Evidence:
     claim: Epoch | None = None
     """The newest epoch claimed in a store."""
     decided: str | None = None
-    """Whom the newest decision in a store names."""
-    decided_epoch: Epoch | None = None
+    """Whom the newest decision in a store that answers names."""
+    silent_stores: tuple[str, ...] = ()
+    """Profiles whose store does not answer: what it holds is unknown."""
 
 
 def infer(seen: Evidence) -> Inference:
@@ -92,6 +93,14 @@ def infer(seen: Evidence) -> Inference:
             f"{' and '.join(silent)}, which may carry it, does not answer",
             [home, *silent],
         )
+    if silent and seen.silent_stores and seen.decided != home:
+        return _ask(
+            seen,
+            newest,
+            f"{home} is Primary, but {' and '.join(silent)} and store {' and '.join(seen.silent_stores)} do not "
+            "answer, so a later move there would not be seen",
+            [home, *silent],
+        )
     others = "".join(f"; {c} is Primary of an older epoch and will be demoted" for c in primaries if c != home)
     at = f"of epoch {mine.number}" if mine else "without an epoch (made by Ramen)"
     if mine and seen.placed.get(home, home) != home and seen.decided != home:
@@ -119,16 +128,28 @@ def told(seen: Evidence, serving: str) -> Inference:
     look = next((look for look in seen.looks if look.cluster == serving), None)
     epochs = [epoch for epoch in (seen.claim, *(each.epoch for each in seen.looks)) if epoch]
     newest = max(epochs, key=lambda epoch: epoch.number, default=None)
-    if look is not None and look.reachable:
-        plan = f"Make {serving} serve, whatever the other side holds; then clean up and re-protect."
+    if look is None or not look.reachable:
         return Inference(
-            verdict=Verdict.FINISH, serving=serving, why=f"{serving} was named by a person", plan=plan, epoch=newest
+            verdict=Verdict.ADOPT,
+            serving=serving,
+            why=f"{serving} was named by a person; it does not answer now",
+            plan=f"Hold it as serving on {serving}. Nothing is written there until it answers.",
+            epoch=newest,
+        )
+    if look.role == "primary" and seen.placed.get(serving) == serving:
+        return Inference(
+            verdict=Verdict.ADOPT,
+            serving=serving,
+            why=f"{serving} was named by a person; it is Primary and decided for",
+            plan=f"Hold it as serving on {serving}; what the other side holds is discarded when it answers.",
+            epoch=newest,
         )
     return Inference(
-        verdict=Verdict.ADOPT,
+        verdict=Verdict.FINISH,
         serving=serving,
-        why=f"{serving} was named by a person; it does not answer now",
-        plan=f"Hold it as serving on {serving}. Nothing is written there until it answers.",
+        why=f"{serving} was named by a person",
+        plan=f"Make {serving} serve, whatever the other side holds and however good its copy is; then clean up and "
+        "re-protect.",
         epoch=newest,
     )
 

@@ -63,7 +63,7 @@ class Adopt:
             placed=dict(placed),
             claim=mirror.newest_epoch,
             decided=mirror.decision.cluster if mirror.decision else None,
-            decided_epoch=mirror.decision.epoch if mirror.decision else None,
+            silent_stores=tuple(report.profile for report in mirror.stores if not report.reachable),
         )
         if given.serving and given.serving not in app.cluster_names:
             raise _refused(f"{given.serving} is not a cluster of policy {app.policy} ({', '.join(app.cluster_names)}).")
@@ -72,14 +72,6 @@ class Adopt:
         workflow.set_current_details(f"**{found.verdict}** {found.serving}\n\n- {found.why}\n- {found.plan}")
         if not given.consent or found.verdict in (Verdict.ASK, Verdict.NOTHING):
             return result
-        if entity.is_open or entity.actions:
-            await call(
-                contracts.end_entity,
-                contracts.EndEntity(app=given.app, reason=f"adopted anew by {given.requester or 'somebody'}"),
-                queue=names.CONTROL_QUEUE,
-                limits=STORE,
-                summary="End what is left of the old workflows",
-            )
         return await self._hold(given, app, found, looks, mirror, result)
 
     async def _hold(
@@ -106,6 +98,14 @@ class Adopt:
             queue=names.CONTROL_QUEUE,
             limits=STORE,
             summary=f"Take the advisory lock and claim epoch {before.number + 1}",
+        )
+        # Only now: a claim that is refused must leave the application as it was.
+        await call(
+            contracts.end_entity,
+            contracts.EndEntity(app=given.app, reason=f"adopted anew by {given.requester or 'somebody'}"),
+            queue=names.CONTROL_QUEUE,
+            limits=STORE,
+            summary="End what is left of old workflows",
         )
         await asyncio.gather(
             *(self._stamp(app, look.cluster, claimed.epoch) for look in looks if look.reachable and look.vrg)

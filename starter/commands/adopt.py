@@ -81,6 +81,9 @@ def adopt(
       # after Temporal came back empty: look, ask, hold all of them
       hubless adopt --all
     \b
+      # a site was lost together with Temporal: where it has to be said, dr2 serves
+      hubless adopt --all --serving dr2
+    \b
       # one application, whose two sides contradict each other
       hubless adopt shop -n web --serving dr2
     \b
@@ -103,10 +106,18 @@ async def _adopt(request: AdoptRequest, everything: bool, yes: bool, output: Out
     hubless = await Hubless.connect()
     if everything == bool(request.app.name):
         raise Refused("Give one NAME with --namespace, or --all.")
-    if everything and (request.serving or request.policy):
-        raise Refused("--serving and --policy are for one application; name it.")
+    if everything and request.policy:
+        raise Refused("--policy is for one application; name it.")
     apps = await _unheld(hubless) if everything else [request.app]
-    found = await _look(hubless, request, apps)
+    named: list[AppRef] = []
+    if everything and request.serving:
+        # What can be inferred needs nobody's word; the word counts where it is asked for.
+        plain = await _look(hubless, request.model_copy(update={"serving": ""}), apps)
+        named = [app for app, each in plain if _asks(each, request.serving)]
+        found = [pair for pair in plain if pair[0] not in named] + await _look(hubless, request, named)
+        request_of_rest = request.model_copy(update={"serving": ""})
+    else:
+        found, request_of_rest = await _look(hubless, request, apps), request
     if output is Output.JSON and not yes:
         console.result(json.dumps([_row(app, each) for app, each in found], indent=2))
         return _code(found)
@@ -118,7 +129,9 @@ async def _adopt(request: AdoptRequest, everything: bool, yes: bool, output: Out
             console.success("Every application that a store or a cluster knows is held: there is nothing to adopt.")
         return _code(found)
     confirm.ask(f"Go on with {', '.join(str(app) for app in willing)}?", yes)
-    done = await _look(hubless, request.model_copy(update={"consent": True}), willing)
+    consent = {"consent": True}
+    done = await _look(hubless, request_of_rest.model_copy(update=consent), [a for a in willing if a not in named])
+    done += await _look(hubless, request.model_copy(update=consent), [app for app in willing if app in named])
     if output is Output.JSON:
         console.result(json.dumps([_row(app, each) for app, each in done], indent=2))
     else:
@@ -129,6 +142,11 @@ async def _adopt(request: AdoptRequest, everything: bool, yes: bool, output: Out
 _ACTIONABLE = (Verdict.ADOPT, Verdict.FINISH, Verdict.BRING_BACK)
 
 Found = list[tuple[AppRef, AdoptResult | Stopped]]
+
+
+def _asks(each: AdoptResult | Stopped, serving: str) -> bool:
+    """Whether a person has to say where it serves, and may say this cluster."""
+    return isinstance(each, AdoptResult) and each.inference.verdict is Verdict.ASK and serving in each.inference.choices
 
 
 async def _unheld(hubless: Hubless) -> list[AppRef]:
@@ -149,7 +167,7 @@ async def _look(hubless: Hubless, request: AdoptRequest, apps: list[AppRef]) -> 
             try:
                 return app, await hubless.adopt(request.model_copy(update={"app": app}))
             except Stopped as err:
-                if len(apps) == 1:
+                if request.app.name:  # one was named: its refusal is the answer
                     raise
                 return app, err
 

@@ -52,10 +52,11 @@ def case(
     placed: dict[str, str | None] | None = None,
     claim: str = "",
     decided: str | None = None,
+    stores: tuple[str, ...] = (),
 ) -> Any:
     """A row; by default every cluster that answers is placed on dr1."""
     answering = {look.cluster: "dr1" for look in looks if look.reachable}
-    seen = Evidence(APP, looks, placed if placed is not None else answering, Epoch.parse(claim), decided)
+    seen = Evidence(APP, looks, placed if placed is not None else answering, Epoch.parse(claim), decided, stores)
     return pytest.param(seen, verdict, serving, says, id=name)
 
 
@@ -64,6 +65,20 @@ def case(
     [
         case("a Primary that is decided for is held", [P1, S2], Verdict.ADOPT, "dr1"),
         case("also while its peer is away", [P1, silent("dr2")], Verdict.ADOPT, "dr1"),
+        case(
+            "a peer that is away with its store may have moved on: a person decides (unknown is not absent)",
+            [P1, silent("dr2")],
+            Verdict.ASK,
+            says="a later move there would not be seen",
+            stores=("s3-dr2",),
+        ),
+        case(
+            "a store that is away hides nothing while every cluster answers",
+            [P1, S2],
+            Verdict.ADOPT,
+            "dr1",
+            stores=("s3-dr2",),
+        ),
         case("nothing anywhere is nothing to adopt", [gone("dr1"), gone("dr2")], Verdict.NOTHING, says="protect"),
         case(
             "no VRG where somebody is silent: the stores name the silent one",
@@ -193,10 +208,13 @@ def test_inference(seen: Evidence, verdict: Verdict, serving: str, says: str) ->
     assert "\n" not in found.why + found.plan
 
 
-def test_a_person_may_name_a_side_that_answers_or_one_that_does_not() -> None:
+def test_a_person_may_name_any_side() -> None:
     seen = Evidence(APP, [P1, silent("dr2")], {"dr1": "dr1"}, Epoch.parse("8.b"))
-    assert (told(seen, "dr1").verdict, told(seen, "dr1").serving) == (Verdict.FINISH, "dr1")
+    assert (told(seen, "dr1").verdict, told(seen, "dr1").serving) == (Verdict.ADOPT, "dr1")
     held = told(seen, "dr2")
     assert (held.verdict, held.serving) == (Verdict.ADOPT, "dr2")
     assert "Nothing is written there" in held.plan
     assert held.epoch == Epoch(number=8, token="b")
+    other = told(Evidence(APP, [P1, S2], {"dr1": "dr1", "dr2": "dr1"}), "dr2")
+    assert (other.verdict, other.serving) == (Verdict.FINISH, "dr2")
+    assert "however good its copy is" in other.plan
