@@ -127,7 +127,8 @@ def decide(
 ) -> Step:
     """What is to be done with the DRPC object of an application on a cluster.
 
-    `can_make`: the namespace exists there and is not terminating. `has_vrg`: the cluster has a VRG of ours for it.
+    `can_make`: the namespace exists there and is not terminating. `has_vrg`: the cluster has a VRG of ours for it, or
+    nobody can see whether it has (D10).
     """
     if obj is None:
         return Step(Do.MAKE) if known.entity is Entity.PROTECTED and can_make else NOTHING
@@ -144,6 +145,9 @@ def decide(
             if written and changed(written.spec, obj["spec"]):
                 return Step(Do.RESTORE, f"{_label(obj)} is being unprotected; protect it again when that has ended.")
             return NOTHING
+        case Entity.UNPROTECTED if written and has_vrg:
+            # Its workflow ended, its VRG did not: an old backup of Temporal speaks, or the cluster was forgotten.
+            return _orphan(obj)
         case Entity.UNPROTECTED:
             return Step(Do.DELETE) if written else _protect(obj)
         case Entity.ABSENT:
@@ -154,6 +158,24 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Names of the fields that differ; an empty value is as good as none."""
     fields = sorted({*before, *after})
     return [name for name in fields if (before.get(name) or None) != (after.get(name) or None)]
+
+
+def prepared(obj: dict[str, Any], known: Known) -> dict[str, Any]:
+    """`failoverCluster` as its user set it for a failover to come: without action Failover it asks for nothing.
+
+    Ramen's manifests often carry it from the first day. Once a failover was made the field tells where it went.
+    """
+    spec = obj["spec"]
+    if spec.get("action") == "Failover" or known.spec.get("failoverCluster"):
+        return {}
+    return {"failoverCluster": spec.get("failoverCluster")}
+
+
+def to_write(obj: dict[str, Any], known: Known) -> dict[str, Any]:
+    """The spec that a copy should have: as last written, with the application's moves and what a user prepared."""
+    written = Written.of(obj)
+    base = with_moves(written.spec if written else obj["spec"], known) | prepared(obj, known)
+    return {name: value for name, value in base.items() if value is not None}
 
 
 def with_moves(spec: dict[str, Any], known: Known) -> dict[str, Any]:
@@ -196,7 +218,8 @@ def _met(obj: dict[str, Any], known: Known) -> Step:
             f"{_label(obj)} is protected already with another {', '.join(other)}. Delete this object; a copy of the "
             "one in force comes in its place.",
         )
-    asked = [name for name in MOVES[:2] if obj["spec"].get(name) and obj["spec"][name] != known.spec.get(name)]
+    given = {name: value for name, value in obj["spec"].items() if name not in prepared(obj, known)}
+    asked = [name for name in MOVES[:2] if given.get(name) and given[name] != known.spec.get(name)]
     if asked:
         return Step(
             Do.RESTORE,
@@ -216,9 +239,11 @@ def _same(name: str, given: dict[str, Any], known: dict[str, Any]) -> bool:
 
 
 def _edited(cluster: str, obj: dict[str, Any], known: Known, written: Written) -> Step:
-    fields = changed(written.spec, obj["spec"])
+    fields = [name for name in changed(written.spec, obj["spec"]) if name not in prepared(obj, known)]
     if not fields or request_id(cluster, obj) in known.accepted:
-        up_to_date = written.epoch == known.epoch and not changed(obj["spec"], with_moves(written.spec, known))
+        wanted = to_write(obj, known)
+        up_to_date = written.epoch == known.epoch and not changed(obj["spec"], wanted)
+        up_to_date = up_to_date and not changed(written.spec, wanted)
         return NOTHING if up_to_date else Step(Do.WRITE)
     if written.epoch != known.epoch:
         was = written.epoch.number if written.epoch else "none"

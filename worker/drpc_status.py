@@ -225,7 +225,7 @@ def _unknown_or_new(wanted: list[Condition], known: Known, step: Step, generatio
     """Conditions of an object whose workflow says nothing: a new one that was refused, or one that nobody drives."""
     if step.do is Do.REFUSE:
         _put(wanted, DRPCCondition.AVAILABLE, FALSE, Reason.ERROR, step.message, generation)
-    elif step.do is Do.WAIT and known.entity is Entity.ABSENT:
+    elif step.do is Do.WAIT and known.entity in (Entity.ABSENT, Entity.UNPROTECTED):
         _put(wanted, DRPCCondition.AVAILABLE, UNKNOWN, Reason.PAUSED, step.message, generation)
     elif not wanted:
         _put(wanted, DRPCCondition.AVAILABLE, UNKNOWN, Reason.INITIATING, "Initialization", generation)

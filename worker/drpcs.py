@@ -20,7 +20,7 @@ from activities.access.protocol import ClusterAccess, Object
 from activities.contracts import ProtectRequest
 from activities.waiting import Key, KindWatch, object_key
 from ramen import names
-from ramen.drpc_edits import ASKS, Do, Entity, Known, Step, Written, decide, request_id, with_moves
+from ramen.drpc_edits import ASKS, Do, Entity, Known, Step, Written, decide, request_id, to_write
 from ramen.epoch import Epoch
 from ramen.errors import AlreadyExists, Conflict, HublessError, NotFound, Refused
 from ramen.kinds import DRPC, EVENT, NAMESPACE
@@ -45,6 +45,9 @@ LAST_PAUSE_SECONDS = 30.0
 
 BETWEEN_SECONDS = 1.0
 """A workflow whose VRGs change is asked at most so often: its action comes first, and uses the same worker (D15)."""
+
+REFUSED_SECONDS = 120.0
+"""Longest pause before a protection that was refused is asked for again: its cause may have been mended."""
 
 DEBT_SECONDS = 300.0
 """Longest pause for an application with a debt and nothing running: its VRGs tell when that changes."""
@@ -72,6 +75,8 @@ class _App:
     written_at: float = float("-inf")
     said: set[str] = field(default_factory=set)
     """Events that were sent: one for each, however often the application is looked at."""
+    refusals: int = 0
+    """How often the protection was refused."""
     notice: str = ""
     """Why a copy that was deleted is made again; shown on the new one."""
 
@@ -212,14 +217,15 @@ class Keeper:
                 self._apps.pop(key, None)
             return
         can_make = await self._can_make(key, obj)
-        step = decide(self.cluster, obj, app.known, can_make=can_make, has_vrg=seen.get(self.cluster) is not None)
+        has_vrg = self.cluster not in seen or seen[self.cluster] is not None
+        step = decide(self.cluster, obj, app.known, can_make=can_make, has_vrg=has_vrg)
         if step.do in ASKS and obj is not None:
             step = await self._ask(step, obj, app)
             if step.do in ASKS:
                 # Accepted: the workflow is asked what it says now, and the copy follows it.
                 app.ask = app.urgent = True
                 await self._learn(key, app)
-                step = decide(self.cluster, obj, app.known, can_make=can_make)
+                step = decide(self.cluster, obj, app.known, can_make=can_make, has_vrg=has_vrg)
         obj = await self._act(step, key, obj, app)
         if obj is not None and step.do is Do.MAKE and app.notice:
             step, app.notice = Step(Do.MAKE_AGAIN, app.notice), ""
@@ -260,6 +266,9 @@ class Keeper:
         entities = self._entities()
         metadata, ask_id = obj["metadata"], request_id(self.cluster, obj)
         namespace, name = metadata["namespace"], metadata["name"]
+        if step.do is Do.PROTECT and app.refusals:
+            # Temporal gives the same request the same answer for good; a refusal started nothing, so this is another.
+            ask_id = f"{ask_id}/{app.refusals}"
         requester = f"kubectl on {self.cluster}"
         basis = app.known.epoch.number if app.known.epoch else None
         if entities is None:
@@ -290,7 +299,8 @@ class Keeper:
                 )
                 await entities.send(namespace, name, step.do.value, move)
         except Refused as err:
-            self._again(app)
+            app.refusals += step.do is Do.PROTECT
+            self._again(app, REFUSED_SECONDS)
             app.ask = True
             return Step(_REFUSED[step.do], str(err))
         except NoAnswer as err:
@@ -346,8 +356,7 @@ class Keeper:
 
     async def _write(self, obj: Object, known: Known) -> Object:
         """Spec and note of a copy, guarded by the version that was judged."""
-        written = Written.of(obj)
-        spec = with_moves(written.spec if written else obj["spec"], known)
+        spec = to_write(obj, known)
         note = Written(obj["metadata"]["uid"], known.epoch, spec).to_text()
         body = _with_finalizer({**obj, "spec": spec}, present=True)
         annotations = {**(body["metadata"].get("annotations") or {}), names.WRITTEN: note}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ramen import names
-from ramen.drpc_edits import Do, Entity, Known, Written, decide, request_id, with_moves
+from ramen.drpc_edits import Do, Entity, Known, Written, decide, request_id, to_write, with_moves
 from ramen.epoch import Epoch
 
 E6, E7 = Epoch(number=6, token="six"), Epoch(number=7, token="seven")
@@ -21,6 +21,11 @@ STANDS = {**BASE, "action": "Failover", "failoverCluster": "dr1"}
 """What the application has: it serves on dr1 since a failover there, at epoch 7."""
 
 PROTECTED = Known(Entity.PROTECTED, serving="dr1", epoch=E7, spec=STANDS)
+FRESH = Known(Entity.PROTECTED, serving="dr1", epoch=E7, spec=BASE)
+"""Deployed, and never moved."""
+RELOCATED = Known(
+    Entity.PROTECTED, serving="dr1", epoch=E7, spec=BASE | {"action": "Relocate", "failoverCluster": "dr1"}
+)
 UNPROTECTING = Known(Entity.UNPROTECTING, serving="dr1", epoch=E7, spec=STANDS)
 UNPROTECTED = Known(Entity.UNPROTECTED)
 ABSENT = Known(Entity.ABSENT)
@@ -100,6 +105,33 @@ ROWS: list[tuple[str, dict[str, Any] | None, Known, Do, str]] = [
     ),
     ("an edit while Temporal is away waits", drpc(edit(failoverCluster="dr2")), UNKNOWN, Do.WAIT, "not carried out"),
     ("an edit during an unprotect", drpc(edit(failoverCluster="dr2")), UNPROTECTING, Do.RESTORE, "being unprotected"),
+    ("failoverCluster alone prepares a failover", drpc(BASE | {"failoverCluster": "dr2"}, BASE), FRESH, Do.WRITE, ""),
+    (
+        "what was prepared stays",
+        drpc(BASE | {"failoverCluster": "dr2"}, BASE | {"failoverCluster": "dr2"}),
+        FRESH,
+        Do.NOTHING,
+        "",
+    ),
+    ("what was prepared is taken out", drpc(BASE, BASE | {"failoverCluster": "dr2"}), FRESH, Do.WRITE, ""),
+    (
+        "failover to what was prepared",
+        drpc(BASE | {"failoverCluster": "dr2", "action": "Failover"}, BASE | {"failoverCluster": "dr2"}),
+        FRESH,
+        Do.FAILOVER,
+        "",
+    ),
+    ("a first manifest with a prepared failover", drpc(BASE | {"failoverCluster": "dr2"}, None), FRESH, Do.WRITE, ""),
+    (
+        "failoverCluster alone, after a failover",
+        drpc(
+            {**BASE, "action": "Relocate", "failoverCluster": "dr2"},
+            {**BASE, "action": "Relocate", "failoverCluster": "dr1"},
+        ),
+        RELOCATED,
+        Do.RESTORE,
+        "moves nothing",
+    ),
     # --- deletions
     ("deleted where it serves", drpc(**GONE), PROTECTED, Do.UNPROTECT, ""),
     ("deleted on an old copy", drpc(epoch=E6, **GONE), PROTECTED, Do.MAKE_AGAIN, "hubless unprotect shop -n web"),
@@ -136,6 +168,21 @@ def test_a_deletion_with_a_vrg_and_no_workflow_waits_for_adopt() -> None:
     step = decide("dr1", drpc(**GONE), ABSENT, has_vrg=True)
     assert step.do is Do.WAIT
     assert "hubless adopt" in step.message
+
+
+def test_a_copy_beside_a_vrg_outlives_a_workflow_that_says_unprotected() -> None:
+    """An old backup of Temporal may say so; the cluster knows better (D13)."""
+    step = decide("dr1", drpc(), UNPROTECTED, has_vrg=True)
+    assert step.do is Do.WAIT
+    assert "hubless adopt" in step.message
+
+
+def test_what_is_written_keeps_what_was_prepared_and_asks_for_nothing() -> None:
+    obj = drpc(BASE | {"failoverCluster": "dr2"}, BASE)
+    spec = to_write(obj, FRESH)
+    assert spec == BASE | {"failoverCluster": "dr2"}
+    assert decide("dr1", drpc(spec, spec), FRESH).do is Do.NOTHING
+    assert to_write(drpc({**BASE, "action": "Failover", "failoverCluster": "dr9"}, BASE), FRESH) == BASE
 
 
 def test_the_target_is_the_field_that_the_action_reads() -> None:

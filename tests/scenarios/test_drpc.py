@@ -13,7 +13,7 @@ import yaml
 
 from ramen import names
 from ramen.errors import AlreadyExists, Conflict, HublessError
-from ramen.kinds import DRPC, EVENT
+from ramen.kinds import DRPC, EVENT, PVC
 from sandbox import sites
 from sandbox.application import Application
 from sandbox.driver import POLICY, Driver
@@ -206,6 +206,27 @@ async def test_a_worker_that_reaches_nobody_says_so(driver: Driver, sandbox: San
     await sandbox.processes.start_again("temporal")
     await sites.give_back(sandbox, "dr2")
     await kubectl.condition("dr1", "Available", "True", 90)
+
+
+async def test_a_refused_protection_goes_on_once_its_cause_is_mended(driver: Driver, application: Application) -> None:
+    """The workflow itself refuses it, and Temporal repeats for ever what was said of a request (S15)."""
+    kubectl = Kubectl(driver, application)
+    await driver.deploy(application, "dr1")
+    access = await driver.access("dr1")
+    claim = (await driver.claims(application, "dr1"))[0]
+    await access.patch(PVC, claim, {"metadata": {"labels": {names.OWNER_NAME: "other"}}}, application.namespace)
+    await kubectl.create("dr1", preferred="dr1", failoverCluster="dr2")
+    refused = await kubectl.condition("dr1", "Available", "False")
+    assert f"PVC {claim} on dr1 belongs to VRG" in refused["message"]
+    await access.patch(PVC, claim, {"metadata": {"labels": {names.OWNER_NAME: None}}}, application.namespace)
+    obj = await kubectl.phase("dr1", "Deployed", 120)
+    assert obj["spec"]["failoverCluster"] == "dr2", "prepared, which asks for nothing"
+    await driver.protected(application)
+    refusals = [message for reason, message in await kubectl.events("dr1") if reason == "DRPCEditRefused"]
+    assert refusals == [refused["message"]], "said once, and not of the failover that is prepared"
+    await kubectl.edit("dr1", action="Failover")
+    await kubectl.phase("dr1", "FailedOver")
+    await driver.protected(application)
 
 
 # --- small hands -------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ class World:
         self.cluster.put(NAMESPACE, {"metadata": {"name": "web"}})
         self.workflows = Workflows()
         self.time = 1000.0
-        self.vrgs: dict[str, Object | None] = {}
+        self.vrgs: dict[str, Object | None] = {"dr1": None}
         self.keeper = Keeper(
             "dr1",
             lambda: self.cluster,
@@ -244,7 +244,7 @@ async def test_a_refused_new_object_is_left_alone_and_tried_again_ever_more_slow
         await world.look(1)
         world.time += 1
     assert 2 < len(world.workflows.sent) < 9
-    assert len({sent for _, sent in world.workflows.sent}) == 1
+    assert len(set(world.workflows.sent)) == len(world.workflows.sent), "Temporal repeats what it said of a request"
     assert world.condition("Available")["message"] == world.workflows.refusal
     assert world.condition("Available")["status"] == "False"
     assert world.events.count("DRPCEditRefused") == 1
@@ -331,3 +331,40 @@ async def test_a_workflow_of_a_restored_database_does_not_overwrite_a_newer_stat
     await world.look(mark=True)
     assert world.there["status"]["hubless"]["servesOn"] == "dr2"
     assert world.there["status"]["hubless"]["epoch"] == 7
+
+
+async def test_a_copy_stays_while_nobody_can_see_whether_there_is_a_vrg(world: World) -> None:
+    """Unknown is not absent (D10), and a workflow that ended may be an old backup's (D13)."""
+    world.create()
+    await world.look()
+    world.vrgs, world.workflows.state, world.workflows.ended = {}, None, True
+    await world.look(mark=True)
+    assert "hubless adopt" in world.condition("Available")["message"]
+    world.vrgs = {"dr1": None}
+    await world.look(mark=True)
+    assert world.obj is None
+
+
+async def test_a_refused_protection_is_another_request_once_its_cause_may_be_mended(world: World) -> None:
+    """Temporal gives a request that it refused the same refusal for ever."""
+    world.workflows.refusal = "dr1 does not answer."
+    world.create()
+    await world.look()
+    world.time += 60
+    await world.look()
+    world.workflows.refusal = ""
+    world.time += 120
+    await world.look()
+    uid = world.there["metadata"]["uid"]
+    assert world.workflows.sent == [("protect", f"kubectl/dr1/{uid}/1{more}") for more in ("", "/1", "/2")]
+    assert world.there["status"]["phase"] == "Deployed"
+
+
+async def test_a_failover_cluster_in_the_first_manifest_stays_and_is_no_refused_edit(world: World) -> None:
+    world.create(failoverCluster="dr2")
+    await world.look()
+    assert world.there["spec"]["failoverCluster"] == "dr2"
+    assert "DRPCEditRefused" not in world.events
+    world.edit(action="Failover")
+    await world.look()
+    assert [verb for verb, _ in world.workflows.sent] == ["protect", "failover"]
