@@ -240,7 +240,7 @@ def _same(name: str, given: dict[str, Any], known: dict[str, Any]) -> bool:
 
 def _edited(cluster: str, obj: dict[str, Any], known: Known, written: Written) -> Step:
     fields = [name for name in changed(written.spec, obj["spec"]) if name not in prepared(obj, known)]
-    if not fields or request_id(cluster, obj) in known.accepted:
+    if not fields or _is_accepted(cluster, obj, known):
         wanted = to_write(obj, known)
         up_to_date = written.epoch == known.epoch and not changed(obj["spec"], wanted)
         up_to_date = up_to_date and not changed(written.spec, wanted)
@@ -254,6 +254,12 @@ def _edited(cluster: str, obj: dict[str, Any], known: Known, written: Written) -
             f"and serves on {known.serving or 'no cluster'} by now. Look at it, and edit again if it is still meant.",
         )
     return _asked(fields, obj["spec"], known)
+
+
+def _is_accepted(cluster: str, obj: dict[str, Any], known: Known) -> bool:
+    """Whether this edit was accepted, at the first attempt or at a later one, whose ID has one part more."""
+    mine = request_id(cluster, obj)
+    return any(each == mine or each.startswith(f"{mine}/") for each in known.accepted)
 
 
 def _asked(fields: list[str], spec: dict[str, Any], known: Known) -> Step:

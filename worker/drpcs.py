@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -75,8 +76,8 @@ class _App:
     written_at: float = float("-inf")
     said: set[str] = field(default_factory=set)
     """Events that were sent: one for each, however often the application is looked at."""
-    refusals: int = 0
-    """How often the protection was refused."""
+    attempt: str = ""
+    """Tells a request from one of the same object that was refused before; kept while nobody answers."""
     notice: str = ""
     """Why a copy that was deleted is made again; shown on the new one."""
 
@@ -266,9 +267,9 @@ class Keeper:
         entities = self._entities()
         metadata, ask_id = obj["metadata"], request_id(self.cluster, obj)
         namespace, name = metadata["namespace"], metadata["name"]
-        if step.do is Do.PROTECT and app.refusals:
+        if app.attempt:
             # Temporal gives the same request the same answer for good; a refusal started nothing, so this is another.
-            ask_id = f"{ask_id}/{app.refusals}"
+            ask_id = f"{ask_id}/{app.attempt}"
         requester = f"kubectl on {self.cluster}"
         basis = app.known.epoch.number if app.known.epoch else None
         if entities is None:
@@ -299,7 +300,7 @@ class Keeper:
                 )
                 await entities.send(namespace, name, step.do.value, move)
         except Refused as err:
-            app.refusals += step.do is Do.PROTECT
+            app.attempt = uuid.uuid4().hex[:8]
             self._again(app, REFUSED_SECONDS)
             app.ask = True
             return Step(_REFUSED[step.do], str(err))
@@ -308,6 +309,7 @@ class Keeper:
             app.ask = True
             return Step(Do.WAIT, f"not carried out yet: {err}")
         except HublessError as err:
+            app.attempt = uuid.uuid4().hex[:8]
             self._again(app)
             app.ask = True
             return Step(Do.REFUSE if step.do is Do.PROTECT else Do.WAIT, str(err))

@@ -195,6 +195,8 @@ def test_an_accepted_edit_is_not_asked_again_although_the_epoch_moved() -> None:
     obj = drpc({**BASE, "action": "Failover", "failoverCluster": "dr1"}, BASE, epoch=E6)
     known = Known(Entity.PROTECTED, serving="dr1", epoch=E7, spec=STANDS, accepted=frozenset({request_id("dr2", obj)}))
     assert decide("dr2", obj, known).do is Do.WRITE
+    later = Known(Entity.PROTECTED, "dr1", E7, STANDS, frozenset({f"{request_id('dr2', obj)}/again"}))
+    assert decide("dr2", obj, later).do is Do.WRITE, "accepted at a later attempt"
     assert decide("dr1", obj, known).do is Do.RESTORE, "the same object on another cluster is another request"
 
 

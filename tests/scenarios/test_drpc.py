@@ -213,12 +213,22 @@ async def test_a_refused_protection_goes_on_once_its_cause_is_mended(driver: Dri
     kubectl = Kubectl(driver, application)
     await driver.deploy(application, "dr1")
     access = await driver.access("dr1")
-    claim = (await driver.claims(application, "dr1"))[0]
-    await access.patch(PVC, claim, {"metadata": {"labels": {names.OWNER_NAME: "other"}}}, application.namespace)
+    claim = f"{application.name}-odd"
+    await access.create(
+        PVC,
+        {
+            "metadata": {"name": claim, "namespace": application.namespace, "labels": application.labels},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": "nowhere",
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
+        },
+    )
     await kubectl.create("dr1", preferred="dr1", failoverCluster="dr2")
     refused = await kubectl.condition("dr1", "Available", "False")
-    assert f"PVC {claim} on dr1 belongs to VRG" in refused["message"]
-    await access.patch(PVC, claim, {"metadata": {"labels": {names.OWNER_NAME: None}}}, application.namespace)
+    assert f"PVC {claim} on dr1 has StorageClass nowhere" in refused["message"]
+    await access.delete(PVC, claim, application.namespace)
     obj = await kubectl.phase("dr1", "Deployed", 120)
     assert obj["spec"]["failoverCluster"] == "dr2", "prepared, which asks for nothing"
     await driver.protected(application)

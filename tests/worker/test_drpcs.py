@@ -15,11 +15,11 @@ from ramen import names
 from ramen.app import ActionKind, AppSpec, Decision, PolicyCluster
 from ramen.drpc_edits import Entity, Known
 from ramen.epoch import Epoch
-from ramen.errors import Refused
+from ramen.errors import ClusterUnreachable, HublessError, Refused
 from ramen.kinds import DRPC, EVENT, NAMESPACE
 from worker.drpc_status import EDIT_ACCEPTED
 from worker.drpcs import BETWEEN_SECONDS, Keeper
-from worker.entities import known
+from worker.entities import NoAnswer, known
 from workflows import view
 from workflows.inputs import ActionRecord, Answer, AppState, MoveRequest, Outcome, StatusView, UnprotectRequest
 
@@ -60,6 +60,7 @@ class Workflows:
         self.ended = False
         self.away = False
         self.refusal = ""
+        self.failure: HublessError | None = None
         self.asked = 0
         self.sent: list[tuple[str, Any]] = []
 
@@ -106,6 +107,8 @@ class Workflows:
 
     def _send(self, verb: str, request_id: str, request: Any) -> None:
         self.sent.append((verb, request_id))
+        if self.failure:
+            raise self.failure
         if self.refusal:
             raise Refused(self.refusal)
 
@@ -356,7 +359,10 @@ async def test_a_refused_protection_is_another_request_once_its_cause_may_be_men
     world.time += 120
     await world.look()
     uid = world.there["metadata"]["uid"]
-    assert world.workflows.sent == [("protect", f"kubectl/dr1/{uid}/1{more}") for more in ("", "/1", "/2")]
+    sent = [request_id for _, request_id in world.workflows.sent]
+    assert sent[0] == f"kubectl/dr1/{uid}/1"
+    assert len(set(sent)) == len(sent) == 3
+    assert all(each.startswith(f"{sent[0]}/") for each in sent[1:])
     assert world.there["status"]["phase"] == "Deployed"
 
 
@@ -368,3 +374,30 @@ async def test_a_failover_cluster_in_the_first_manifest_stays_and_is_no_refused_
     world.edit(action="Failover")
     await world.look()
     assert [verb for verb, _ in world.workflows.sent] == ["protect", "failover"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "requests"),
+    [
+        (ClusterUnreachable("VRG web/shop on dr2: no answer. Nothing was started."), 2),
+        (NoAnswer("not known whether it was started"), 1),
+    ],
+    ids=["failed: nothing was started, so it is another request", "no answer: the same request again"],
+)
+async def test_an_edit_that_failed_is_asked_for_again(world: World, failure: HublessError, requests: int) -> None:
+    world.create()
+    await world.look()
+    world.workflows.failure = failure
+    world.edit(action="Failover", failoverCluster="dr2")
+    await world.look(1)
+    assert (
+        "not carried out yet" in world.condition(EDIT_ACCEPTED)["message"]
+        or str(failure) in (world.condition(EDIT_ACCEPTED)["message"])
+    )
+    world.workflows.failure = None
+    world.time += 60
+    await world.look()
+    moves = [request_id for verb, request_id in world.workflows.sent if verb == "failover"]
+    assert len(moves) == 2
+    assert len(set(moves)) == requests
+    assert world.there["status"]["phase"] == "FailedOver"
