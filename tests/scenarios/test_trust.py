@@ -25,6 +25,7 @@ from sandbox.bootstrap import s3_name
 from sandbox.controlplane import audit_log
 from sandbox.driver import Driver
 from sandbox.lifecycle import Sandbox
+from sandbox.pki import user_name
 from sandbox.s3server import OPERATOR_BUCKET
 from tests.scenarios.checks import Story
 from tests.worker.test_rbac import Use, granted, used
@@ -91,7 +92,7 @@ async def test_every_right_is_used_nothing_secret_is_anywhere_and_nothing_was_re
     asked: set[Use] = set()
     for cluster in driver.clusters:
         for entry in audited(audit_log(sandbox.directory, cluster)):
-            if "objectRef" in entry:
+            if "objectRef" in entry and entry["user"]["username"] == user_name("worker"):
                 assert entry["annotations"].get("authorization.k8s.io/decision") != "forbid", entry["requestURI"]
                 reference = entry["objectRef"]
                 resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))

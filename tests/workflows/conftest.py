@@ -9,7 +9,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
@@ -159,4 +160,5 @@ async def shop(temporal: Client, world: World, request: pytest.FixtureRequest) -
             await record(temporal, Path(folder), request.node.name, application.name)
         # A left-over run of one test must not reach the workers of the next.
         async for found in temporal.list_workflows('ExecutionStatus="Running"'):
-            await temporal.get_workflow_handle(found.id, run_id=found.run_id).terminate()
+            with suppress(RPCError):  # it has just ended by itself
+                await temporal.get_workflow_handle(found.id, run_id=found.run_id).terminate()
