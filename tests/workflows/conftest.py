@@ -114,9 +114,11 @@ async def world() -> World:
 
 
 def _portable(part: Any) -> Any:
-    """A history without stack traces and identities, which name paths and hosts and play no part in a replay."""
+    """A history without stack traces, identities and names of sticky queues, which name paths and hosts and play no
+    part in a replay."""
     if isinstance(part, dict):
-        return {key: _portable(value) for key, value in part.items() if key not in ("stackTrace", "identity")}
+        kept = {key: _portable(value) for key, value in part.items() if key not in ("stackTrace", "identity")}
+        return {**kept, "name": "sticky"} if kept.get("kind") == "TASK_QUEUE_KIND_STICKY" else kept
     return [_portable(item) for item in part] if isinstance(part, list) else part
 
 

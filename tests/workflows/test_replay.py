@@ -1,7 +1,8 @@
 """Stored histories of every action still replay: a change of workflow code must not break what runs.
 
-`tests/histories/<version>/` holds the histories of `test_moves.py` as that version ran them, over a world in memory.
-After a release: HUBLESS_RECORD_HISTORIES=tests/histories/<version> python -m pytest tests/workflows/test_moves.py
+`tests/histories/<version>/` holds the histories of `test_moves.py` and `test_adopt.py` as that version ran them, over a
+world in memory. After a release, with `tests/workflows/test_moves.py tests/workflows/test_adopt.py` as arguments:
+HUBLESS_RECORD_HISTORIES=tests/histories/<version> python -m pytest
 """
 
 from __future__ import annotations
@@ -32,4 +33,4 @@ def test_every_workflow_has_a_stored_history() -> None:
     for path in STORED:
         first = json.loads(path.read_text())["events"][0]
         types.add(first["workflowExecutionStartedEventAttributes"]["workflowType"]["name"])
-    assert types == {"DRPlacementControl", *(kind.value for kind in ActionKind)}
+    assert types == {"DRPlacementControl", "Adopt", *(kind.value for kind in ActionKind)}
