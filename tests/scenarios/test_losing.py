@@ -178,18 +178,20 @@ async def test_both_halves_of_a_fork_act_at_once(driver: Driver, sandbox: Sandbo
     await story.serves("dr2")
 
 
-@pytest.mark.xfail(strict=False, reason="action-terminate was not at rest after 240 s, cause not found yet")
+NOT_SEEN = [pytest.mark.matrix, pytest.mark.xfail(strict=False, reason="never seen to pass on real servers yet")]
+
+
 @pytest.mark.parametrize(
     ("what", "how"),
     [
         pytest.param("action", "terminate", marks=pytest.mark.matrix),
-        pytest.param("action", "cancel", marks=pytest.mark.matrix),
-        pytest.param("action", "reset", marks=pytest.mark.matrix),
-        pytest.param("entity", "reset", marks=pytest.mark.matrix),
-        pytest.param("entity", "cancel", marks=pytest.mark.matrix),
-        pytest.param("reprotect", "terminate", marks=pytest.mark.matrix),
-        pytest.param("reprotect", "cancel", marks=pytest.mark.matrix),
-        pytest.param("reprotect", "reset", marks=pytest.mark.matrix),
+        pytest.param("action", "cancel", marks=NOT_SEEN),
+        pytest.param("action", "reset", marks=NOT_SEEN),
+        pytest.param("entity", "reset", marks=NOT_SEEN),
+        pytest.param("entity", "cancel", marks=NOT_SEEN),
+        pytest.param("reprotect", "terminate", marks=NOT_SEEN),
+        pytest.param("reprotect", "cancel", marks=NOT_SEEN),
+        pytest.param("reprotect", "reset", marks=NOT_SEEN),
     ],
 )
 async def test_a_workflow_is_ended_from_outside(
