@@ -236,8 +236,6 @@ class AppState(Wire):
     last_good: dict[str, datetime] = {}
     """By cluster: the data of its copy as of then; shown in refusals and prompts."""
     action: ActionRecord | None = None
-    follow_up: str = ""
-    """Workflow ID of the Reprotect that runs, empty without one."""
     debts: list[Debt] = []
     superseded: str = ""
     """Why this entity stopped acting; only adopt goes on (S1)."""

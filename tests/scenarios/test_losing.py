@@ -11,7 +11,7 @@ import pytest
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, RPCError, WorkflowExecutionStatus
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from ramen import names
@@ -178,20 +178,18 @@ async def test_both_halves_of_a_fork_act_at_once(driver: Driver, sandbox: Sandbo
     await story.serves("dr2")
 
 
-NOT_SEEN = [pytest.mark.matrix, pytest.mark.xfail(strict=False, reason="never seen to pass on real servers yet")]
-
-
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("what", "how"),
     [
-        pytest.param("action", "terminate", marks=pytest.mark.matrix),
-        pytest.param("action", "cancel", marks=NOT_SEEN),
-        pytest.param("action", "reset", marks=NOT_SEEN),
-        pytest.param("entity", "reset", marks=NOT_SEEN),
-        pytest.param("entity", "cancel", marks=NOT_SEEN),
-        pytest.param("reprotect", "terminate", marks=NOT_SEEN),
-        pytest.param("reprotect", "cancel", marks=NOT_SEEN),
-        pytest.param("reprotect", "reset", marks=NOT_SEEN),
+        ("action", "terminate"),
+        ("action", "cancel"),
+        ("action", "reset"),
+        ("entity", "reset"),
+        ("entity", "cancel"),
+        ("reprotect", "terminate"),
+        ("reprotect", "cancel"),
+        ("reprotect", "reset"),
     ],
 )
 async def test_a_workflow_is_ended_from_outside(
@@ -351,7 +349,10 @@ async def _is_held(sandbox: Sandbox, hold: Hold) -> bool:
 
 
 async def _is_running(driver: Driver, workflow_id: str) -> bool:
-    found = await driver.hubless.client.get_workflow_handle(workflow_id).describe()
+    try:
+        found = await driver.hubless.client.get_workflow_handle(workflow_id).describe()
+    except RPCError:
+        return False  # not started yet
     return found.status is WorkflowExecutionStatus.RUNNING
 
 
