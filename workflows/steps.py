@@ -83,7 +83,11 @@ async def call(
     # The next writer must not overlap with this one, so a stop waits for the activity's own end.
     cancellation: ActivityCancellationType = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 ) -> T:
-    """Runs one activity on a queue under the limits of its kind, with the words that the timeline shows."""
+    """Runs one activity on a queue under the limits of its kind, with the words that the timeline shows.
+
+    Raises `CancelledError` also when the activity came to its end before it learned of the stop: Temporal then gives
+    its result and forgets the stop, and an action that was told to make way would go on.
+    """
     result: T = await workflow.execute_activity(
         contract,
         arg,
@@ -95,6 +99,9 @@ async def call(
         summary=summary,
         cancellation_type=cancellation,
     )
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
     return result
 
 

@@ -233,6 +233,27 @@ async def test_failover_back_before_reprotected_is_refused_and_goes_on_with_the_
     assert (await shop.ended(back.workflow_id)).outcome is Outcome.DONE
 
 
+async def test_a_reprotect_whose_wait_ends_as_it_is_told_to_make_way_makes_way(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.hold |= {("dr1", Gate.CLEANED), ("dr2", Gate.REPROTECTED)}
+    world.ends_when_stopped = True
+    there = await shop.move("failover", "dr2")
+    await shop.ended(there.workflow_id)
+    reprotect = (await shop.until(lambda view: "/reprotect" in view.child)).child
+
+    async def waits_for_the_old_pods() -> bool:
+        waiting = (await shop.steps(reprotect)).waiting
+        return waiting is not None and "old pods" in waiting.reason
+
+    async with asyncio.timeout(20):
+        while not await waits_for_the_old_pods():
+            await asyncio.sleep(0.05)
+    back = await shop.move("failover", "dr1", accept_data_loss=True)
+    assert (await shop.ended(back.workflow_id)).outcome is Outcome.DONE
+    assert (await shop.ended(reprotect)).outcome is Outcome.SUPERSEDED
+
+
 async def test_a_missing_volume_refuses_the_failover_and_accepting_it_goes_on(shop: Application, world: World) -> None:
     await shop.protect()
     await shop.protected()

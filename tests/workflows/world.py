@@ -66,6 +66,8 @@ class World:
         """Waits that do not end while they are in here."""
         self.breaks_when_stopped = False
         """A wait that is cancelled fails instead, as one does whose worker died."""
+        self.ends_when_stopped = False
+        """A wait that is cancelled has come to its end in the same moment, and succeeds."""
         self.placement_reason = ""
         """Why the preferred cluster was chosen, as the resolver says."""
         self.dropped: set[str] = set()
@@ -222,6 +224,8 @@ class World:
             try:
                 await asyncio.sleep(0.02)
             except asyncio.CancelledError:
+                if self.ends_when_stopped:
+                    break
                 if self.breaks_when_stopped:
                     raise ApplicationError("the worker died", type="TimedOut", non_retryable=True) from None
                 raise
