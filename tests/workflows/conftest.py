@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -90,6 +91,11 @@ class Application:
 
     async def steps(self, workflow_id: str) -> StepsView:
         return await self.client.get_workflow_handle(workflow_id).query("steps", result_type=StepsView)
+
+    async def has_event(self, workflow_id: str, kind: EventType.ValueType) -> bool:
+        """Whether the history of a workflow has an event of this kind by now."""
+        history = self.client.get_workflow_handle(workflow_id).fetch_history_events()
+        return any([event.event_type == kind async for event in history])
 
     async def until(self, condition: Callable[[StatusView], bool], seconds: float = 20) -> StatusView:
         """Polls the status until a condition holds; the limit is the test's own."""

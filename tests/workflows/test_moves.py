@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 
 from activities.contracts import Gate
 from tests.workflows.conftest import Application
@@ -233,24 +234,25 @@ async def test_failover_back_before_reprotected_is_refused_and_goes_on_with_the_
     assert (await shop.ended(back.workflow_id)).outcome is Outcome.DONE
 
 
-async def test_a_reprotect_whose_wait_ends_as_it_is_told_to_make_way_makes_way(shop: Application, world: World) -> None:
+async def test_a_reprotect_makes_way_although_its_activity_succeeds_after_the_stop(
+    shop: Application, world: World
+) -> None:
     await shop.protect()
     await shop.protected()
     world.hold |= {("dr1", Gate.CLEANED), ("dr2", Gate.REPROTECTED)}
-    world.ends_when_stopped = True
     there = await shop.move("failover", "dr2")
     await shop.ended(there.workflow_id)
+    world.publishing["dr2"] = asyncio.Event()
+    world.hold.remove(("dr1", Gate.CLEANED))
     reprotect = (await shop.until(lambda view: "/reprotect" in view.child)).child
-
-    async def waits_for_the_old_pods() -> bool:
-        waiting = (await shop.steps(reprotect)).waiting
-        return waiting is not None and "old pods" in waiting.reason
-
     async with asyncio.timeout(20):
-        while not await waits_for_the_old_pods():
+        while (await shop.steps(reprotect)).steps[-1].title != "Release the old side in dr2's decision":
             await asyncio.sleep(0.05)
-    back = await shop.move("failover", "dr1", accept_data_loss=True)
-    assert (await shop.ended(back.workflow_id)).outcome is Outcome.DONE
+        back = asyncio.create_task(shop.move("failover", "dr1", accept_data_loss=True))
+        while not await shop.has_event(reprotect, EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED):
+            await asyncio.sleep(0.05)
+    world.publishing["dr2"].set()
+    assert (await shop.ended((await back).workflow_id)).outcome is Outcome.DONE
     assert (await shop.ended(reprotect)).outcome is Outcome.SUPERSEDED
 
 

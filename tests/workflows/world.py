@@ -66,8 +66,8 @@ class World:
         """Waits that do not end while they are in here."""
         self.breaks_when_stopped = False
         """A wait that is cancelled fails instead, as one does whose worker died."""
-        self.ends_when_stopped = False
-        """A wait that is cancelled has come to its end in the same moment, and succeeds."""
+        self.publishing: dict[str, asyncio.Event] = {}
+        """By cluster: what a decision's publication waits for; it does not learn of a stop, and succeeds."""
         self.placement_reason = ""
         """Why the preferred cluster was chosen, as the resolver says."""
         self.dropped: set[str] = set()
@@ -224,8 +224,6 @@ class World:
             try:
                 await asyncio.sleep(0.02)
             except asyncio.CancelledError:
-                if self.ends_when_stopped:
-                    break
                 if self.breaks_when_stopped:
                     raise ApplicationError("the worker died", type="TimedOut", non_retryable=True) from None
                 raise
@@ -248,6 +246,8 @@ class World:
 
     async def publish_decision(self, request: contracts.PublishDecision) -> None:
         self._reach(request.cluster)
+        if request.cluster in self.publishing:
+            await self.publishing[request.cluster].wait()
         role = self.role(request.cluster)
         if request.require_primary and role != "primary":
             raise ApplicationError(f"{request.cluster} is not Primary", type="NotYet")
