@@ -278,6 +278,8 @@ class EntitySeen(Wire):
     is_open: bool = False
     superseded: str = ""
     """Why the open entity stopped acting (S1); empty for one that acts."""
+    is_empty: bool = False
+    """The open entity knows no application: its history was reset, or what it was asked for was refused."""
     actions: list[str] = []
     """Workflow IDs of actions that are open."""
 

@@ -67,16 +67,17 @@ class ForwardingActivities:
             if err.status is not RPCStatusCode.NOT_FOUND:
                 raise
             is_open = False
-        superseded = ""
+        superseded, is_empty = "", False
         if is_open:
             try:
                 status: dict[str, Any] = await handle.query("status", rpc_timeout=QUERY_LIMIT, result_type=dict)
                 superseded = status["state"].get("superseded") or ""
+                is_empty = status["state"].get("app") is None
             except (RPCError, WorkflowQueryFailedError) as err:
                 activity.logger.warning("%s does not answer: %s", entity, err)
         query = f'ExecutionStatus="Running" AND WorkflowId STARTS_WITH "{entity}/"'
         actions = [found.id async for found in client.list_workflows(query)]
-        return EntitySeen(is_open=is_open, superseded=superseded, actions=actions)
+        return EntitySeen(is_open=is_open, superseded=superseded, is_empty=is_empty, actions=actions)
 
     @implements(contracts.end_entity)
     async def end_entity(self, request: EndEntity) -> None:

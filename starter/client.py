@@ -272,7 +272,8 @@ class Hubless:
         if err.status is RPCStatusCode.NOT_FOUND:
             return Refused(
                 f"{name} in namespace {namespace} is not protected by Hubless.\n"
-                "  What is: hubless status. To protect it: hubless protect --help"
+                "  What is: hubless status. To protect it: hubless protect --help. "
+                f"After a loss of Temporal: hubless adopt {name} -n {namespace}"
             )
         if err.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED, RPCStatusCode.FAILED_PRECONDITION):
             return NoWorker(

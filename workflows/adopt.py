@@ -42,7 +42,7 @@ class Adopt:
             limits=STORE,
             summary=f"Ask Temporal for {given.app}",
         )
-        if entity.is_open and not entity.superseded:
+        if entity.is_open and not entity.superseded and not entity.is_empty:
             raise _refused(
                 f"{given.app.name} is held already: there is nothing to adopt. "
                 f"See: hubless status {given.app.name} -n {given.app.namespace}"

@@ -87,6 +87,7 @@ class DRPlacementControl:
         self._wake = False
         self._gone = False
         self._looking: asyncio.Task[None] | None = None
+        self._aborting: asyncio.Task[None] | None = None
 
     @workflow.run
     async def run(self, state: AppState) -> str:
@@ -95,20 +96,40 @@ class DRPlacementControl:
         if self._state.debts and workflow.patched("parked-looks-again"):
             self._look_again()
         while True:
-            await workflow.wait_condition(
+            await self._until(
                 lambda: self._gone or self._wake or (self._quiet() and workflow.info().is_continue_as_new_suggested())
             )
             if self._gone:
-                await workflow.wait_condition(workflow.all_handlers_finished)
+                await self._until(workflow.all_handlers_finished)
                 return f"{self._state.name} is not protected any more"
             if self._wake:
                 self._wake = False
-                async with self._lock:
-                    await self._pay_debts()
+                await self._until(asyncio.create_task(self._pay_debts()).done)
                 continue
-            await workflow.wait_condition(workflow.all_handlers_finished)
+            await self._until(workflow.all_handlers_finished)
             if self._quiet():
                 workflow.continue_as_new(self._state)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Waits for a condition. A Cancel of the entity aborts the running action, if any: the entity lives on (S14).
+
+        Whatever the entity does runs in a task of its own, so that a Cancel meets it here and nowhere else.
+        """
+        while True:
+            try:
+                await workflow.wait_condition(condition)
+                return
+            except asyncio.CancelledError:
+                reason = workflow.cancellation_reason()
+                if reason is None:
+                    raise  # evicted from the worker's cache
+                self._aborting = asyncio.create_task(self._abort_cancelled(reason))
+
+    async def _abort_cancelled(self, reason: str) -> None:
+        try:
+            await self._once("", lambda: self._abort(OperatorRequest(reason=f"cancelled in Temporal: {reason}")))
+        except ApplicationError as err:
+            workflow.logger.info("cancelled, and nothing was aborted: %s", err)
 
     # --- queries and signals ----------------------------------------------
 
@@ -366,7 +387,7 @@ class DRPlacementControl:
             return self._answer(self._state.action, "runs already", workflow_id=self._child.id)
         if not self._state.debts:
             raise Refused(f"{self._state.name} owes nothing to any cluster; there is nothing to resume.")
-        await self._pay_debts()
+        await self._clean_up()
         if self._child is None or self._state.action is None:
             why = self._state.superseded or self._state.interrupted or "no action was started"
             raise Refused(f"{self._state.name} cannot go on: {why}")
@@ -557,7 +578,12 @@ class DRPlacementControl:
                 self._hint()
 
     async def _pay_debts(self) -> None:
-        """Starts the Reprotect that every other cluster still needs; nothing when an action runs."""
+        """Starts the Reprotect that every other cluster still needs, once no request is being answered."""
+        async with self._lock:
+            await self._clean_up()
+
+    async def _clean_up(self) -> None:
+        """Starts the Reprotect; nothing when an action runs. The lock is held."""
         state = self._state
         if self._child is not None or state.app is None or state.superseded or state.epoch is None:
             return
@@ -756,7 +782,7 @@ class DRPlacementControl:
         if self._state.superseded:
             raise Refused(f"{self._state.name} is driven by somebody else: {self._state.superseded}")
         if self._state.app is None:
-            raise Refused(f"{self._state.namespace}/{self._state.name} is not protected.")
+            raise decide.not_protected(self._state)
         return self._state.app
 
     def _change(self, **changes: object) -> None:

@@ -43,6 +43,14 @@ def running(state: AppState) -> ActionRecord | None:
     return action if action and action.outcome is None else None
 
 
+def not_protected(state: AppState) -> Refused:
+    """The refusal of an entity that knows no application: none was protected, or its workflow was reset (S14)."""
+    return Refused(
+        f"{state.namespace}/{state.name} is not protected. Protect it: hubless protect {state.name}; "
+        f"or, if it was before its workflow was lost or reset: hubless adopt {state.name} -n {state.namespace}"
+    )
+
+
 def check_known(state: AppState, target: str) -> None:
     """Refuses what can be seen without looking at a cluster: unknown application or cluster, a superseded entity."""
     if state.superseded:
@@ -51,7 +59,7 @@ def check_known(state: AppState, target: str) -> None:
             f"If that is over: hubless adopt {state.name} -n {state.namespace}"
         )
     if state.app is None:
-        raise Refused(f"{state.namespace}/{state.name} is not protected. Protect it: hubless protect {state.name}")
+        raise not_protected(state)
     if target not in state.app.cluster_names:
         known = ", ".join(state.app.cluster_names)
         raise Refused(f"{target or 'no cluster'} is not a cluster of policy {state.app.policy} ({known}).")

@@ -106,7 +106,10 @@ async def _one(hubless: Hubless, namespace: str, name: str, form: Format) -> str
     await hubless.require_protected(namespace, name)
     now = await gather(hubless, namespace, name)
     if not known(now):
-        raise Refused(f"{name} in namespace {namespace} is not protected.\n  To protect it: hubless protect --help")
+        raise Refused(
+            f"{name} in namespace {namespace} is not protected.\n  To protect it: hubless protect --help. "
+            f"If it was before its workflow was lost or reset: hubless adopt {name} -n {namespace}"
+        )
     if form in (Format.JSON, Format.YAML):
         return output.text(output.document(now.view, now.steps, now.pods), form)
     return screen.screen(now)

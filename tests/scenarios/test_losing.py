@@ -15,6 +15,7 @@ from temporalio.client import Client, RPCError, WorkflowExecutionStatus
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from ramen import names
+from ramen.app import AppRef
 from ramen.errors import HublessError
 from ramen.kinds import NAMESPACE
 from sandbox import faults, holding, sites
@@ -27,7 +28,7 @@ from sandbox.processes import Probe
 from starter.client import Hubless
 from starter.failures import Failed, Refused, Stopped
 from tests.scenarios.checks import Story
-from workflows.inputs import Outcome
+from workflows.inputs import AdoptRequest, Outcome
 
 CLOCK_SECONDS = 600
 """How wrong the clock of a worker is."""
@@ -195,7 +196,10 @@ async def test_both_halves_of_a_fork_act_at_once(driver: Driver, sandbox: Sandbo
 async def test_a_workflow_is_ended_from_outside(
     driver: Driver, sandbox: Sandbox, application: Application, what: str, how: str
 ) -> None:
-    """S14: whatever is done to a workflow in the middle of a failover, a failover afterwards brings it to rest."""
+    """S14: whatever is done to a workflow in the middle of a failover, a failover afterwards brings it to rest.
+
+    An entity that was reset to its beginning knows of no application; it has to be adopted first, and says so.
+    """
     story = await Story.begin(driver, application)
     held = faults.Faults(resync={"dr1": "hang"}) if what == "reprotect" else faults.Faults(promotion={"dr2": "hang"})
     faults.save(sandbox.directory, held)
@@ -373,6 +377,11 @@ async def _serves_by_status(driver: Driver, application: Application, cluster: s
     """Asks for a failover to a cluster until the application serves there by its own view."""
     try:
         state = (await driver.status(application)).state
+        if state.app is None:
+            await driver.hubless.adopt(
+                AdoptRequest(app=AppRef(namespace=application.namespace, name=application.name), consent=True)
+            )
+            return False
         if state.decision.cluster == cluster and not (state.action and state.action.outcome is None):
             return True
         if state.action and state.action.outcome is None:

@@ -59,15 +59,19 @@ class Application:
     def entity(self) -> WorkflowHandle[Any, Any]:
         return self.client.get_workflow_handle(names.entity_id("web", self.name))
 
-    async def protect(self) -> Answer:
+    async def start_empty(self) -> WorkflowHandle[Any, Any]:
+        """Starts the entity; it knows no application yet."""
         state = AppState(
             namespace="web",
             name=self.name,
             timings=Timings(look_seconds=1, slot_seconds=2, await_park_seconds=1, look_again_seconds=2),
         )
-        handle = await self.client.start_workflow(
+        return await self.client.start_workflow(
             DRPlacementControl.run, state, id=names.entity_id("web", self.name), task_queue=names.CONTROL_QUEUE
         )
+
+    async def protect(self) -> Answer:
+        handle = await self.start_empty()
         update = ProtectUpdate(
             request=ProtectRequest(namespace="web", name=self.name, spec={}), request_id=uuid.uuid4().hex
         )

@@ -60,6 +60,18 @@ async def test_an_idle_application_is_held_again_and_moves(shop: Application, wo
     assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
 
 
+async def test_an_entity_that_was_reset_to_its_beginning_is_adopted(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    await forgotten(shop)
+    await shop.start_empty()
+    error = await shop.refused("failover", MoveRequest(target="dr2", request_id="r1"))
+    assert f"hubless adopt {shop.name} -n web" in error.message
+    assert (await adopt(shop)).adopted
+    answer = await shop.move("failover", "dr2")
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+
+
 async def test_a_site_lost_together_with_temporal_can_be_failed_over(shop: Application, world: World) -> None:
     """S2: the proof of the good copy survives in the stores, so the worst day needs no acceptance of loss."""
     await shop.protect()

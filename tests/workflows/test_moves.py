@@ -415,3 +415,19 @@ async def test_unprotect_deletes_the_secondary_before_the_primary_and_ends_the_e
     await shop.entity.result()
     assert [where for what, where, _ in world.log if what == "delete_vrg"] == ["dr2", "dr1"]
     assert world.vrgs == {}
+
+
+async def test_a_cancelled_entity_aborts_what_runs_and_lives_on(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr2", Gate.READY))
+    there = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while world.role("dr2") != "primary":
+            await asyncio.sleep(0.05)
+    await shop.entity.cancel()
+    assert (await shop.ended(there.workflow_id)).outcome is Outcome.ABORTED
+    world.hold.clear()
+    await shop.protected()
+    again = await shop.move("failover", "dr2")
+    assert (await shop.ended(again.workflow_id)).outcome is Outcome.DONE
