@@ -42,5 +42,13 @@ def test_links_resolve(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_are_named_exist(page: Path) -> None:
+    """A document that names a test as its proof names one that is there."""
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(?:[a-z_/]+\.py::)?(test_[a-z0-9_]+)`", page.read_text())
+    assert [name for name in named if f"def {name}(" not in tests] == []
+
+
 def test_the_concepts_fit_on_one_page() -> None:
     assert len((ROOT / "docs/concepts.md").read_text().splitlines()) <= 120

@@ -1,10 +1,17 @@
-"""Deploy, failover and relocate on real servers; the ledger of writes says what was kept."""
+"""Deploy, failover and relocate on real servers; the ledger of writes says what was kept.
+
+Each scenario is there twice: undisturbed, and with a worker killed in the middle of every action.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from itertools import cycle
 
 import pytest
+from pydantic import BaseModel
 
 from activities.access.s3 import S3Store
 from ramen import names
@@ -12,9 +19,55 @@ from sandbox import faults, sites
 from sandbox.application import Application
 from sandbox.driver import Driver
 from sandbox.lifecycle import Sandbox
+from sandbox.processes import ProcessFailed
+from starter.client import Hubless
 from starter.failures import Refused
+from tests.conftest import mend
 from tests.scenarios.checks import Story
-from workflows.inputs import Outcome
+from workflows.inputs import Answer, Outcome
+
+
+class KillingDriver(Driver):
+    """Kills a worker right after each action was accepted, the clusters' in turn, and starts it again."""
+
+    def __init__(self, sandbox: Sandbox, hubless: Hubless) -> None:
+        super().__init__(sandbox, hubless)
+        self._victims = cycle([f"{cluster}-worker" for cluster in self.clusters])
+        self._starts: list[asyncio.Task[None]] = []
+
+    async def protect(self, application: Application, cluster: str) -> Answer:
+        answer = await super().protect(application, cluster)
+        await self._kill()
+        return answer
+
+    async def _ask(self, verb: str, application: Application, request: BaseModel, request_id: str) -> Answer:
+        answer = await super()._ask(verb, application, request, request_id)
+        await self._kill()
+        return answer
+
+    async def _kill(self) -> None:
+        victim = next(self._victims)
+        if await self.sandbox.processes.kill(victim):
+            self._starts.append(asyncio.create_task(self._start(victim)))
+
+    async def _start(self, worker: str) -> None:
+        with contextlib.suppress(ProcessFailed):  # its site was lost meanwhile; it comes back with it
+            await self.sandbox.processes.start_again(worker)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._starts)
+        await super().close()
+
+
+@pytest.fixture(params=["undisturbed", pytest.param("worker killed", marks=pytest.mark.matrix)])
+async def driver(sandbox: Sandbox, request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
+    """A driver of the sandbox, or one that kills workers; whatever the test broke is mended after it."""
+    found = (Driver if request.param == "undisturbed" else KillingDriver)(sandbox, await Hubless.connect())
+    try:
+        yield found
+    finally:
+        await mend(sandbox)
+        await found.close()
 
 
 async def test_deploy(driver: Driver, application: Application) -> None:
@@ -254,6 +307,7 @@ async def test_failover_and_back_twice(driver: Driver, application: Application)
         await story.settled(target)
 
 
+@pytest.mark.parametrize("driver", ["undisturbed"], indirect=True)
 @pytest.mark.parametrize("worker", ["dr1-worker", "dr2-worker"])
 @pytest.mark.parametrize(
     "verb", [pytest.param("failover", id="failover"), pytest.param("relocate", marks=pytest.mark.matrix, id="relocate")]
