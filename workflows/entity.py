@@ -535,7 +535,8 @@ class DRPlacementControl:
             # still names has its own. What neither of them may meet is a clean-up that nobody asked for.
             result = ActionResult(
                 action=kind,
-                outcome=Outcome.SUPERSEDED,
+                # Debts stay debts: a Reprotect that somebody ended begins again as one that parked (S8, S14).
+                outcome=Outcome.PARKED if kind is ActionKind.REPROTECT else Outcome.SUPERSEDED,
                 message=f"{child.id} was ended from outside ({err.cause or err}); the clusters show what is true",
             )
             if kind in (ActionKind.FAILOVER, ActionKind.RELOCATE):

@@ -431,3 +431,15 @@ async def test_a_cancelled_entity_aborts_what_runs_and_lives_on(shop: Applicatio
     await shop.protected()
     again = await shop.move("failover", "dr2")
     assert (await shop.ended(again.workflow_id)).outcome is Outcome.DONE
+
+
+async def test_a_reprotect_that_is_terminated_begins_again(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr1", Gate.CLEANED))
+    there = await shop.move("failover", "dr2")
+    await shop.ended(there.workflow_id)
+    reprotect = (await shop.until(lambda view: "/reprotect" in view.child)).child
+    await shop.client.get_workflow_handle(reprotect).terminate("by a test")
+    world.hold.clear()
+    assert "dr1" in (await shop.protected()).state.protected
