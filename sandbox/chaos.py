@@ -35,9 +35,10 @@ from temporalio.service import RPCError
 from activities.access.s3 import S3Store
 from activities.contracts import ProtectRequest
 from ramen import names
-from ramen.app import ActionKind
+from ramen.app import ActionKind, AppRef
 from ramen.epoch import Epoch
 from ramen.errors import HublessError, NotFound
+from ramen.recovery import Verdict as Inferred
 from ramen.s3layout import LockDocument
 from sandbox import holding, invariants, sites
 from sandbox.application import Application
@@ -53,6 +54,8 @@ from starter.client import Hubless
 from starter.failures import Failed, Refused, Stopped
 from workflows.inputs import (
     ActionRecord,
+    AdoptRequest,
+    AdoptResult,
     Answer,
     MoveRequest,
     OperatorRequest,
@@ -86,6 +89,9 @@ Where = Literal["entity", "action"]
 
 # --- what can be broken --------------------------------------------------------------------------------------------
 
+LOST_HISTORY = "Temporal with its history"
+"""Comes back empty at once; every application, of the row or not, is then adopted with a person's consent."""
+
 COMPLETE = ("worker of the source", "worker of the target", "API server of the source", "API server of the target")
 PARTS: dict[str, tuple[str, ...]] = {
     "worker of the source": ("{source}-worker",),
@@ -101,12 +107,10 @@ PARTS: dict[str, tuple[str, ...]] = {
     "site of the target": (),
     "network from the source to the target": (),
     "network from the target to the source": (),
+    LOST_HISTORY: (),
 }
 """Processes of each part; `source` is where the application serves before the action. Sites: `sandbox.sites`. The
 network between the clusters in one direction: what that side's worker has to do with the other's API server."""
-
-LOST_HISTORY = "Temporal with its history"
-"""Needs a person's consent to `hubless adopt`, and is tested apart; listed, so that the table says it was not run."""
 
 
 class Step(BaseModel):
@@ -207,6 +211,7 @@ def plan(steps: list[Step], seed: int) -> list[Row]:
         for part in PARTS:
             if part.startswith("network"):
                 add(step, part, "cut off")
+        add(step, LOST_HISTORY, "lose")
     return rows
 
 
@@ -421,7 +426,10 @@ class Bench:
         mend = await self._break(part, fault, source, target)
         for hold in [hold for run in runs for hold in (run.hold, run.beside) if hold]:
             holding.release(self.sandbox.directory, hold)
-        endings = [asyncio.create_task(self._finish(run)) for run in runs]
+        if part == LOST_HISTORY:
+            await self._adopt_the_others(lanes)
+        finish = self._hold_again if part == LOST_HISTORY else self._finish
+        endings = [asyncio.create_task(finish(run)) for run in runs]
         await asyncio.wait(endings, timeout=AWAY_SECONDS)
         self._say(f"{sum(task.done() for task in endings)} ended while it was away; it comes back")
         await mend()
@@ -474,6 +482,9 @@ class Bench:
     async def _break(self, part: str, fault: Fault, source: str, target: str) -> Callable[[], Awaitable[None]]:
         """Breaks a part; returns what mends it."""
         processes = self.sandbox.processes
+        if part == LOST_HISTORY:
+            await sites.lose_history(self.sandbox)
+            return _nothing
         if part.startswith("network"):
             way = self.ways[(source, target) if part.endswith("target") else (target, source)]
             way.cut()
@@ -572,9 +583,63 @@ class Bench:
         if run.answer is None:
             run.problems.append(f"still refused when everything was back: {run.refusal}")
             return
+        run.lane.protected = run.step.action is not ActionKind.UNPROTECT
         outcome = await self._ended(run, run.answer, limit)
         if outcome:
             run.notes.append(outcome)
+
+    # --- a person after the loss of Temporal's history -------------------------------------------------------------
+
+    async def _hold_again(self, run: Run) -> None:
+        """Sees a row to its end after its workflows were forgotten: adopts, follows what goes on, asks again."""
+        if run.asking:
+            await run.asking  # refused, or given up: whatever it started is forgotten
+        run.answer, lane = None, run.lane
+        held = await self._adopt(lane, run.source, run.notes)
+        lane.protected = held is not None
+        if held is not None and held.workflow_id:
+            answer = Answer(action=ActionKind.FAILOVER, workflow_id=held.workflow_id, epoch=held.epoch, message="")
+            await self._ended(run, answer, time.monotonic() + END_SECONDS)
+        elif held is None and run.step.action not in (ActionKind.DEPLOY, ActionKind.UNPROTECT):
+            run.problems.append("nothing to adopt was found")
+            return
+        if (run.step.action is ActionKind.UNPROTECT) == lane.protected:
+            if lane.protected:
+                await self._rest(lane)
+            lane.asked = time.time()
+            await self._request(run)
+            await self._finish(run)
+
+    async def _adopt_the_others(self, lanes: list[Lane]) -> None:
+        """Holds every application again that stands in no row of this batch."""
+        others = [lane for lane in self.lanes if lane.protected and not lane.broken and lane not in lanes]
+        await asyncio.gather(*(self._adopt(lane, lane.home, []) for lane in others))
+
+    async def _adopt(self, lane: Lane, named: str, notes: list[str]) -> AdoptResult | None:
+        """Adopts an application, naming a cluster where it is asked for one; None when nothing is known of it."""
+        request = AdoptRequest(
+            app=AppRef(namespace=lane.application.namespace, name=lane.application.name),
+            consent=True,
+            requester="chaos",
+        )
+        limit = time.monotonic() + END_SECONDS
+        while True:
+            try:
+                result = await self.driver.hubless.adopt(request)
+            except Refused as err:
+                notes.append(str(err))
+                return None
+            except (Stopped, RPCError) as err:
+                if time.monotonic() > limit:
+                    raise Failed(f"not adopted in {END_SECONDS:.0f} s: {err}") from err
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            notes.append(str(result.inference.verdict.value))
+            if result.adopted:
+                return result
+            if result.inference.verdict is not Inferred.ASK or request.serving:
+                return None
+            request = request.model_copy(update={"serving": named})
 
     async def _ended(self, run: Run, answer: Answer, limit: float) -> str:
         """Follows an action; a person retries what needs one, and aborts a relocate whose final sync nobody saw."""
@@ -613,7 +678,7 @@ class Bench:
         problems = run.problems
         if not problems:
             try:
-                await self._come_to_rest(run)
+                await self._rest(lane)
             except TimeoutError as err:
                 problems.append(str(err))
         if not problems:
@@ -630,14 +695,6 @@ class Bench:
         notes = ", ".join(dict.fromkeys(run.notes))
         detail = "; ".join(problems) or ("" if run.held_by else "the step was not reached before the fault")
         return Result(verdict=verdict, detail=detail, outcome=notes, took=took, held_by=run.held_by)
-
-    async def _come_to_rest(self, run: Run) -> None:
-        lane = run.lane
-        if run.step.action is ActionKind.UNPROTECT and run.answer is not None:
-            lane.protected = False
-        elif run.answer is not None:
-            lane.protected = True
-        await self._rest(lane)
 
     async def _rest(self, lane: Lane) -> None:
         """Waits until nothing is wrong with an application; raises `TimeoutError` with what still is."""
@@ -728,6 +785,8 @@ class Bench:
         if record is None:
             return ["the status knows of no action"]
         wrong += _claims(recording, record)
+        if not record.workflow_id:
+            return wrong  # adopted: what moved it here began at a time that nobody knows any more
         if record.outcome is not Outcome.DONE or record.kind not in (ActionKind.FAILOVER, ActionKind.RELOCATE):
             return wrong
         ledger = self.driver.ledger()
@@ -786,6 +845,10 @@ def holding_worker(sandbox: Sandbox, cluster: str) -> Any:
     return usual.model_copy(update={"argv": argv, "env": {**usual.env, "HUBLESS_SANDBOX_DIR": str(sandbox.directory)}})
 
 
+async def _nothing() -> None:
+    """Mends what came back by itself."""
+
+
 async def _killed(sandbox: Sandbox, name: str) -> None:
     await sandbox.processes.kill(name)
 
@@ -815,7 +878,6 @@ def table(state: State, rows: list[Row]) -> str:
         ]
         middle = f"{times[len(times) // 2]:.0f} s" if times else "-"
         lines.append([part, fault, str(len(members)), *map(str, counts), str(len(members) - sum(counts)), middle])
-    lines.append([LOST_HISTORY, "lose", "-", "0", "0", "all: needs adopt", "-"])
     text = console.table(["PART", "FAULT", "ROWS", "PASSED", "FAILED", "NOT RUN", "TO REST, MEDIAN"], lines)
     failed = [
         f"FAILED  {row.id}\n        {result.detail}"
