@@ -33,7 +33,8 @@ def test_every_part_is_broken_in_each_of_its_ways() -> None:
     for row in plan(STEPS, 1):
         ways.setdefault(row.part, set()).add(row.fault)
     expected = {"site": {"lose", "cut off"}, "network": {"cut off"}}
-    assert ways == {part: expected.get(part.split()[0], {"kill", "freeze"}) for part in PARTS}
+    usual = {part: expected.get(part.split()[0], {"kill", "freeze"}) for part in PARTS}
+    assert ways == usual | {LOST_HISTORY: {"lose"}}
 
 
 def test_every_step_meets_a_frozen_part_and_a_frozen_store_or_worker() -> None:
