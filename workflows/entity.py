@@ -440,6 +440,9 @@ class DRPlacementControl:
             *(self._stamp(cluster, epoch, kind, needed=cluster not in leaving) for cluster in reachable)
         )
         await self._supersede(f"{kind.value} to {request.target or 'nowhere'} (epoch {number})")
+        if kind is ActionKind.FAILOVER:
+            # What was superseded may have published its decision while this request looked around (S2).
+            decide.check_copy(self._state, request)
         source = self._state.decision.cluster
         record = ActionRecord(
             kind=kind,

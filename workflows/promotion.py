@@ -61,7 +61,11 @@ class Move(Action):
         )
 
     async def decide(self, cluster: str, decision: Decision, again: str = "") -> None:
-        """Publishes the decision on the cluster that it names, whose VRG is read right before (D18)."""
+        """Publishes the decision on the cluster that it names, whose VRG is read right before (D18).
+
+        From here on it counts as published, whatever becomes of the call: pods may run by it and write (S2).
+        """
+        self.decided = decision
         await self.step(
             f"Decide for {cluster}{again}",
             lambda: self.short(

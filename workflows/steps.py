@@ -27,7 +27,7 @@ with workflow.unsafe.imports_passed_through():
     from activities import contracts
     from activities.options import STORE, WAIT, Limits
     from ramen import names
-    from ramen.app import ActionKind, AppSpec, Observed, Volume, Wanted
+    from ramen.app import ActionKind, AppSpec, Decision, Observed, Volume, Wanted
     from ramen.epoch import Epoch
     from workflows import attributes
     from workflows.inputs import (
@@ -118,6 +118,8 @@ class Action:
         self.accepted = OperatorRequest()
         self.wanted: dict[str, Wanted] = dict(given.wanted)
         self.result: ActionResult | None = None
+        self.decided: Decision | None = None
+        """The decision that was published, or that may have been."""
         self.clusters_seconds = 0.0
         """Seconds that waits on clusters took so far: operator and storage, not orchestration."""
         self._retries = 0
@@ -389,6 +391,7 @@ class Action:
             outcome=outcome,
             message=message,
             wanted=self.wanted,
+            decision=self.decided,
             foreign_epoch=foreign_epoch,
             promoted=self.promoted(),
             steps=self.rows,

@@ -443,3 +443,24 @@ async def test_a_reprotect_that_is_terminated_begins_again(shop: Application, wo
     await shop.client.get_workflow_handle(reprotect).terminate("by a test")
     world.hold.clear()
     assert "dr1" in (await shop.protected()).state.protected
+
+
+async def test_a_failover_back_that_meets_the_published_decision_needs_the_loss_accepted(
+    shop: Application, world: World
+) -> None:
+    """S2: the decision goes out in the moment in which the failover back is asked for; pods may write by it."""
+    await shop.protect()
+    await shop.protected()
+    world.publishing["dr2"] = asyncio.Event()
+    there = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while (await shop.steps(there.workflow_id)).steps[-1].title != "Decide for dr2":
+            await asyncio.sleep(0.05)
+        back = asyncio.create_task(shop.refused("failover", MoveRequest(target="dr1", request_id="r1")))
+        while not await shop.has_event(there.workflow_id, EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED):
+            await asyncio.sleep(0.05)
+    world.publishing["dr2"].set()
+    assert "--accept-data-loss" in (await back).message
+    view = await shop.protected()
+    assert view.state.decision.cluster == "dr2"
+    assert (world.role("dr1"), world.role("dr2")) == ("secondary", "primary")
