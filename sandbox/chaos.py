@@ -685,7 +685,7 @@ class Bench:
             problems += await self._figures(run)
         recording = self.recorder.of(lane.application.namespace)
         problems += invariants.judge(recording)
-        self._forget(lane)
+        self.recorder.forget(lane.application.namespace)
         lane.broken = bool(problems)
         took = time.time() - broken_at
         if problems:
@@ -804,17 +804,6 @@ class Bench:
         if figures.lost_older_than_last_sync:
             wrong.append(f"ledger: {figures.lost_older_than_last_sync} writes older than the last sync were lost")
         return wrong
-
-    def _forget(self, lane: Lane) -> None:
-        """Keeps of a lane's recording what the next row starts from: the last version of each object."""
-        namespace = lane.application.namespace
-        latest = {version.key: version for version in self.recorder.of(namespace)}
-        keep = {id(version) for version in latest.values() if version.event != "DELETED"}
-        self.recorder.versions = [
-            version
-            for version in self.recorder.versions
-            if version.obj["metadata"].get("namespace") != namespace or id(version) in keep
-        ]
 
     def _store(self, cluster: str) -> S3Store:
         state = self.sandbox.state

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from activities.access.direct import DirectAccess
@@ -66,5 +67,23 @@ class Recorder:
             except HublessError:
                 await asyncio.sleep(PAUSE_SECONDS)
 
+    def forget(self, namespace: str) -> None:
+        """Keeps of a namespace what is there now, as if it had always been: what led to it was judged."""
+        mine = self.of(namespace)
+        begin = min((version.at for version in mine), default=0.0)
+        latest = {version.key: version for version in mine}
+        kept = [replace(v, at=begin, event="MODIFIED") for v in latest.values() if v.event != "DELETED"]
+        self.versions = [*kept, *(v for v in self.versions if v.obj["metadata"].get("namespace") != namespace)]
+
     def _add(self, cluster: str, kind: Kind, event: str, obj: dict[str, Any]) -> None:
-        self.versions.append(Version(at=time.time(), cluster=cluster, kind=kind.kind, event=event, obj=obj))
+        at = time.time() if event == "DELETED" else min(time.time(), written_at(obj))
+        self.versions.append(Version(at=at, cluster=cluster, kind=kind.kind, event=event, obj=obj))
+
+
+def written_at(obj: dict[str, Any]) -> float:
+    """The latest moment at which a version can have been written, by the server's own clock, which counts seconds.
+
+    A busy machine brings a version late; it was written in the second that its managers' newest entry names.
+    """
+    times = [entry["time"] for entry in obj["metadata"].get("managedFields") or [] if entry.get("time")]
+    return max((datetime.fromisoformat(each).timestamp() + 1.0 for each in times), default=time.time())
