@@ -108,8 +108,8 @@ def infer(seen: Evidence) -> Inference:
             verdict=Verdict.FINISH,
             serving=home,
             why=f"{home} is Primary {at}, and no decision names it yet: its promotion was cut off{others}",
-            plan=f"Wait until {home} is ready, decide for it, then clean up and re-protect. What had not been replicated "
-            "to it before its promotion is lost.",
+            plan=f"Wait until {home} is ready, decide for it, then clean up and re-protect. What had not been "
+            "replicated to it before its promotion is lost.",
             epoch=newest,
         )
     lost = ""

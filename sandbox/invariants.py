@@ -16,6 +16,9 @@ from ramen.app import AppRef, Observed
 from ramen.epoch import Epoch
 from ramen.gates import VRGRead
 
+KNOWN = "KNOWN"
+"""Event of a version that was there when the recording began: how it came about was judged before, or never."""
+
 SKEW_SECONDS = 2.0
 """How much later than what it permits, on another cluster, a version may have been taken down: a watch that was broken
 catches up within this time on a busy machine."""
@@ -192,6 +195,8 @@ def decision_follows_readiness(recording: Recording) -> list[str]:
     for version in decisions(recording):
         before, now = chosen.get(version.cluster, set()), version.chosen()
         chosen[version.cluster] = now if version.event != "DELETED" else set()
+        if version.event == KNOWN:
+            continue
         for cluster in now - before:
             seen = [v for v in vrgs(recording) if v.cluster == cluster and v.at <= version.at + SKEW_SECONDS]
             ready = [v for v in seen if v.role == PRIMARY and gates.ready(v.read).allowed]

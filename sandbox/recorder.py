@@ -15,7 +15,7 @@ from typing import Any
 from activities.access.direct import DirectAccess
 from ramen.errors import Gone, HublessError
 from ramen.kinds import PLACEMENT_DECISION, VRG, Kind
-from sandbox.invariants import Version
+from sandbox.invariants import KNOWN, Version
 
 PAUSE_SECONDS = 0.1
 """Between two attempts to watch a server that does not answer."""
@@ -72,7 +72,7 @@ class Recorder:
         mine = self.of(namespace)
         begin = min((version.at for version in mine), default=0.0)
         latest = {version.key: version for version in mine}
-        kept = [replace(v, at=begin, event="MODIFIED") for v in latest.values() if v.event != "DELETED"]
+        kept = [replace(v, at=begin, event=KNOWN) for v in latest.values() if v.event != "DELETED"]
         self.versions = [*kept, *(v for v in self.versions if v.obj["metadata"].get("namespace") != namespace)]
 
     def _add(self, cluster: str, kind: Kind, event: str, obj: dict[str, Any]) -> None:

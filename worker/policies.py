@@ -263,8 +263,12 @@ class PolicyKeeper:
             if not self._writes_on(cluster):
                 continue
             kept: dict[str, DRCluster] = {}
+            unsure: set[str] = set()
+            knew = self._views[cluster].knows(DRCLUSTER)
             for name in self._names(DRCLUSTER):
                 obj, step = await self._converge(cluster, DRCLUSTER, name)
+                if obj is None:
+                    unsure.add(name)
                 drcluster = self._read(cluster, DRCluster, obj)
                 if drcluster is not None:
                     kept[name] = await self._say_drcluster(cluster, drcluster, step, sight)
@@ -274,7 +278,11 @@ class PolicyKeeper:
                 policy = self._read(cluster, DRPolicy, obj)
                 if policy is not None:
                     policies[name] = policy, step
+            if not knew or not self._views[cluster].knows(DRCLUSTER):
+                continue  # unknown is not absent: no policy is said to lack its clusters now
             for name, (policy, step) in policies.items():
+                if unsure & set(policy.spec.dr_clusters):
+                    continue
                 others = [other for other_name, (other, _) in policies.items() if other_name != name]
                 await self._say_policy(cluster, policy, step, kept, others, sight)
 

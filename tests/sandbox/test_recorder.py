@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ramen.kinds import VRG
-from sandbox.invariants import Version
+from sandbox.invariants import KNOWN, Version
 from sandbox.recorder import Recorder, written_at
 
 
@@ -40,4 +40,5 @@ def test_what_is_kept_counts_as_known_from_the_beginning() -> None:
     ]
     recorder.forget("web")
     assert [(version.at, version.key[1]) for version in recorder.of("web")] == [(100.0, "u1")]
+    assert [version.event for version in recorder.of("web")] == [KNOWN]
     assert len(recorder.of("other")) == 1

@@ -243,6 +243,19 @@ async def test_a_policy_before_its_clusters_becomes_valid_when_they_come(world: 
     await world.until(lambda: all(map(world.is_valid, CLUSTERS)), "valid on both")
 
 
+async def test_a_policy_does_not_lose_its_clusters_while_they_cannot_be_seen(world: World) -> None:
+    """Unknown is not absent: the watch of the DRClusters begins anew, that of the DRPolicies is there already."""
+    world.put_all()
+    await world.until(lambda: all(map(world.is_valid, CLUSTERS)), "valid on both")
+    await world.rest()
+    before = world.written
+    await world.workers[0].keeper._views["dr1"].watches[DRCLUSTER].stop()
+    for _ in range(10):
+        await world.turn()
+        assert world.is_valid("dr1")
+    assert world.written == before
+
+
 async def test_a_cluster_that_nobody_registered_is_reported_with_the_object_to_make(world: World) -> None:
     spec = {"drClusters": ["dr1", "dr9"], "schedulingInterval": "1m"}
     world.put_all()
