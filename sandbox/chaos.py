@@ -195,7 +195,10 @@ def plan(steps: list[Step], seed: int) -> list[Row]:
     rows: list[Row] = []
 
     def add(step: Step, part: str, fault: Fault) -> None:
-        rows.append(Row(step=step.id, part=part, fault=fault, when=chance.choice(("before", "after"))))
+        when: When = chance.choice(("before", "after"))
+        # The lock is held for as long as the action works: after it there is nothing left to stand at.
+        when = "before" if step.activity == "hold_lock" else when
+        rows.append(Row(step=step.id, part=part, fault=fault, when=when))
 
     for part in (*COMPLETE, "Temporal"):
         for step in steps:
