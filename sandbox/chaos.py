@@ -951,6 +951,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no batch after this time")
     parser.add_argument("--apps", type=int, default=16, help="rows of one batch")
     parser.add_argument("--only", default="", help="rows whose name contains this text")
+    parser.add_argument("--again", action="store_true", help="run rows again that failed")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     given = parser.parse_args()
@@ -961,6 +962,8 @@ def main() -> int:
     state = State(seed=random.randrange(1000) if given.seed is None else given.seed)
     if given.state.exists():
         state = State.model_validate_json(given.state.read_text())
+    if given.again:
+        state.results = {row: result for row, result in state.results.items() if result.verdict != "failed"}
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # answers that come after their limit are nobody's any more
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_stoppable(run(given.state, state, given.seconds, given.apps, given.only)))
