@@ -308,13 +308,26 @@ class Bench:
         lane = Lane(application, at)
         await self.driver.deploy(application, at, END_SECONDS)
         if protected:
-            lane.asked, request_id = time.time(), uuid.uuid4().hex
-            answer = await self._patiently(lambda: self._ask(lane, ActionKind.DEPLOY, at, request_id))
-            await self.driver.ended(answer, END_SECONDS)
+            await self._protect(lane, at)
             lane.protected = True
             await self._rest(lane)
         self.lanes.append(lane)
         return lane
+
+    async def _protect(self, lane: Lane, at: str) -> None:
+        """Protects as a person does on a busy machine: what was refused in a moment's flap is asked for again."""
+        limit = time.monotonic() + END_SECONDS
+        while True:
+            lane.asked, request_id = time.time(), uuid.uuid4().hex
+            try:
+                answer = await self._patiently(partial(self._ask, lane, ActionKind.DEPLOY, at, request_id))
+            except Refused:
+                if time.monotonic() > limit:
+                    raise
+                await asyncio.sleep(AWAY_SECONDS)
+            else:
+                await self.driver.ended(answer, END_SECONDS)
+                return
 
     async def lanes_for(self, steps: list[Step]) -> tuple[str, list[Lane]]:
         """The cluster where most applications serve, and one application of the right kind there for each step."""
