@@ -34,6 +34,7 @@ OWN: dict[str, tuple[str, str]] = {
     "adopt": ("starter.commands.adopt:adopt", "Hold applications again after a loss of Temporal."),
     "status": ("starter.commands.status:status", "Show where applications serve and what is awaited."),
     "history": ("starter.commands.history:history", "Show what was done to an application, and by whom."),
+    "mirror": ("starter.commands.mirror:app", "Show what lies in the stores; needs no Temporal."),
     "check": ("starter.commands.check:check", "Check everything that a failover would need."),
     "cluster": ("starter.commands.cluster:app", "Add, remove, list, check clusters; renew credentials."),
     "crds": ("starter.commands.crds:crds", "Print the CRDs to install."),
