@@ -235,6 +235,6 @@ def newest_clusters(found: Iterable[ClusterStatusDocument]) -> list[ClusterStatu
     latest: dict[str, ClusterStatusDocument] = {}
     for document in found:
         known = latest.get(document.cluster)
-        if known is None or document.last_seen > known.last_seen:
+        if known is None or document.told_at > known.told_at:
             latest[document.cluster] = document
     return [latest[cluster] for cluster in sorted(latest)]

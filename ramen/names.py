@@ -115,6 +115,8 @@ RETAINED_FOR_FAILOVER = "RetainedForFailover"
 
 RAMEN_NAMESPACE = "ramen-system"
 RAMEN_CONFIG_MAP = "ramen-dr-cluster-operator-config"
+OPERATOR_DEPLOYMENT = "ramen-dr-cluster-operator"
+"""The dr-cluster operator as Ramen's own manifests install it."""
 RAMEN_CONFIG_KEY = "ramen_manager_config.yaml"
 KUBECONFIG_KEY = "kubeconfig"
 REGISTRY_NAME = "hubless"

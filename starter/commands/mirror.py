@@ -229,9 +229,9 @@ def _clusters(seen: MirrorSeen) -> list[str]:
 def _cluster(each: ClusterStatusDocument) -> str:
     operator = f"operator {each.operator_version}" if each.operator_version else "operator version not known"
     version = f"Kubernetes {each.api_server_version}" if each.api_server_version else "Kubernetes version not known"
-    return (
-        f"last reported {clock(each.last_seen)} ({since(each.last_seen)} ago) by {each.worker}; {version}, {operator}"
-    )
+    answers = "" if each.reachable else f", which did not answer since {clock(each.last_seen)}"
+    told = f"reported {clock(each.told_at)} ({since(each.told_at)} ago) by {each.worker}{answers}"
+    return f"{told}; {version}, {operator}"
 
 
 def _stores(seen: MirrorSeen) -> list[str]:
@@ -254,7 +254,9 @@ def document(seen: MirrorSeen, with_history: bool) -> dict[str, Any]:
             "clusters": [
                 {
                     "name": each.cluster,
-                    "lastReportedAt": each.last_seen,
+                    "reachable": each.reachable,
+                    "lastSeen": each.last_seen,
+                    "reportedAt": each.told_at,
                     "apiServerVersion": each.api_server_version,
                     "operatorVersion": each.operator_version,
                     "worker": each.worker,

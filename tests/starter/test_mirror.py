@@ -276,7 +276,15 @@ def test_clusters_are_shown_as_they_were_last_reported(site: Site) -> None:
     site.buckets["s3-dr2"].objects[names.cluster_status_key("dr1")] = document.encode()
     assert "by dr1@a:1; Kubernetes v1.36.3, operator v0.9" in show().stdout
     _, found = shown()
-    assert found["clusters"][0]["lastReportedAt"] == "2026-03-01T14:01:31Z"
+    assert found["clusters"][0]["reportedAt"] == "2026-03-01T14:01:31Z"
+
+
+def test_a_cluster_that_did_not_answer_when_it_was_reported_is_said_to(site: Site) -> None:
+    document = ClusterStatusDocument(
+        cluster="dr1", reachable=False, last_seen=AT, written_at=AT + timedelta(seconds=9), worker="dr1@a:1"
+    )
+    site.buckets["s3-dr2"].objects[names.cluster_status_key("dr1")] = document.encode()
+    assert "by dr1@a:1, which did not answer since 2026-03-01 14:01:31;" in show().stdout
 
 
 def test_no_credential_is_shown(site: Site) -> None:
