@@ -65,6 +65,9 @@ VOLUMES = "hubless.io/volumes"
 CLUSTERS = "hubless.io/clusters"
 """On a VRG: comma-separated clusters of its policy, so that a worker knows which VRGs belong together (S8)."""
 
+UPLOAD_REQUESTED = "hubless.io/upload-requested"
+"""On a VRG: changed to wake the operator, which an annotation does without a new generation (vrg.md 1.2)."""
+
 WRITTEN = "hubless.io/written"
 """On a DRPC: what Hubless last wrote there; an edit is a difference from it (design 7)."""
 DRPC_FINALIZER = "hubless.io/drpc"

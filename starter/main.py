@@ -31,6 +31,7 @@ OWN: dict[str, tuple[str, str]] = {
     "retry": ("starter.commands.steer:retry", "Let the step that failed run again."),
     "resume": ("starter.commands.steer:resume", "Take up what was left open, now."),
     "unprotect": ("starter.commands.unprotect:unprotect", "End the protection of an application."),
+    "release": ("starter.commands.release:release", "Give an application back to a Ramen hub."),
     "adopt": ("starter.commands.adopt:adopt", "Hold applications again after a loss of Temporal."),
     "status": ("starter.commands.status:status", "Show where applications serve and what is awaited."),
     "history": ("starter.commands.history:history", "Show what was done to an application, and by whom."),

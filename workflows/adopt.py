@@ -18,6 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.options import STORE, short_within
     from ramen import names
     from ramen.app import AppSpec, Decision, Observed
+    from ramen.desired import is_released
     from ramen.epoch import Epoch
     from ramen.recovery import Evidence, Inference, Verdict, infer, told
     from workflows import adoption
@@ -56,6 +57,14 @@ class Adopt:
         )
         app = await self._application(given, mirror)
         looks = list(await asyncio.gather(*(self._look(app, cluster) for cluster in app.cluster_names)))
+        if given.policy:
+            # A hub drove it: what the stores say of decisions and proofs is older than what it did (S2).
+            mirror = mirror.model_copy(update={"state": None, "decision": None})
+        elif released := [look.cluster for look in looks if is_released(look.vrg)]:
+            raise _refused(
+                f"{given.app.name} was given back to a Ramen hub, its VRG on {', '.join(released)} says. Stop the "
+                f"hub's operator, then: hubless adopt {given.app.name} -n {given.app.namespace} --policy {app.policy}"
+            )
         placed = await asyncio.gather(*(self._placed(app, look) for look in looks if look.reachable))
         seen = Evidence(
             app=given.app,
@@ -147,7 +156,7 @@ class Adopt:
     async def _stamp(self, app: AppSpec, cluster: str, epoch: Epoch) -> None:
         await call(
             contracts.stamp_epoch,
-            contracts.StampEpoch(app=app.ref, cluster=cluster, epoch=epoch, action="Adopt"),
+            contracts.StampEpoch(app=app.ref, cluster=cluster, epoch=epoch, action="Adopt", clusters=app.cluster_names),
             queue=names.cluster_queue(cluster),
             limits=short_within(LOOK_SECONDS),
             summary=f"Claim the VRG on {cluster}",
