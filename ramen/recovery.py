@@ -28,7 +28,7 @@ class Verdict(StrEnum):
     ASK = "ask"
     """A person has to say where it is to serve."""
     NOTHING = "nothing"
-    """No cluster and no store knows it."""
+    """No cluster and no store knows it, or a hub drives it."""
 
 
 class Inference(Wire):
@@ -160,6 +160,16 @@ def told(seen: Evidence, serving: str) -> Inference:
         plan=f"Make {serving} serve, whatever the other side holds and however good its copy is; then clean up and "
         "re-protect.",
         epoch=newest,
+    )
+
+
+def given_back(app: AppRef, policy: str) -> Inference:
+    """Of an application that a hub drives: whoever wants it here has to say so by its policy."""
+    return Inference(
+        verdict=Verdict.NOTHING,
+        why="it was given back to a Ramen hub",
+        plan=f"To take it over, stop the hub's operator, then: hubless adopt {app.name} -n {app.namespace} "
+        f"--policy {policy}",
     )
 
 

@@ -20,8 +20,8 @@ with workflow.unsafe.imports_passed_through():
     from ramen.app import AppSpec, Decision, Observed
     from ramen.desired import is_released
     from ramen.epoch import Epoch
-    from ramen.recovery import Evidence, Inference, Verdict, infer, told
-    from workflows import adoption
+    from ramen.recovery import Evidence, Inference, Verdict, given_back, infer, told
+    from workflows import adoption, view
     from workflows.inputs import AdoptRequest, AdoptResult, ClusterSignal, MoveRequest
     from workflows.steps import call, failure, lock_request
 
@@ -60,11 +60,8 @@ class Adopt:
         if given.policy:
             # A hub drove it: what the stores say of decisions and proofs is older than what it did (S2).
             mirror = mirror.model_copy(update={"state": None, "decision": None})
-        elif released := [look.cluster for look in looks if is_released(look.vrg)]:
-            raise _refused(
-                f"{given.app.name} was given back to a Ramen hub, its VRG on {', '.join(released)} says. Stop the "
-                f"hub's operator, then: hubless adopt {given.app.name} -n {given.app.namespace} --policy {app.policy}"
-            )
+        elif view.was_given_back(mirror.state) or any(is_released(look.vrg) for look in looks):
+            return AdoptResult(inference=given_back(given.app, app.policy), clusters=adoption.in_words(looks))
         placed = await asyncio.gather(*(self._placed(app, look) for look in looks if look.reachable))
         seen = Evidence(
             app=given.app,

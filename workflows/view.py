@@ -65,6 +65,11 @@ def progression(state: AppState) -> str:
     return "Completed" if action.reprotected_at or action.cleaned_at else "Cleaning Up"
 
 
+def was_given_back(stored: dict[str, Any] | None) -> bool:
+    """Whether the state that a store has is that of an application which a hub drives by now."""
+    return (stored or {}).get("phase") == RELEASED
+
+
 def conditions(state: AppState, now: datetime) -> list[dict[str, Any]]:
     """Available, PeerReady, Protected, in this order."""
     action = state.action
