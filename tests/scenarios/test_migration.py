@@ -19,6 +19,7 @@ from ramen.epoch import Epoch
 from ramen.errors import Forbidden
 from ramen.kinds import DRPC, POD, PVC, VALIDATING_ADMISSION_POLICY_BINDING, VRG
 from ramen.recovery import Verdict
+from sandbox import sites
 from sandbox.application import Application
 from sandbox.driver import Driver
 from sandbox.lifecycle import Sandbox
@@ -147,6 +148,25 @@ async def test_an_application_goes_to_a_hub_and_comes_back(
     await story.settled("dr2")
     await story.nothing_old_was_lost()
     await released(driver, sandbox, application)
+
+
+async def test_while_a_site_is_lost_its_store_is_silent_and_nothing_is_given_away(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    await Story.begin(driver, application)
+    await sites.lose(sandbox, "dr1")
+    place = (application.name, "-n", application.namespace)
+    code, _, err = await types(sandbox, "release", *place, "--yes")
+    assert (code, "dr1 does not answer" in err) == (2, True), err
+    assert not is_released(await driver.vrg(application, "dr2"))
+    context = sandbox.state.clusters["dr2"].name
+    code, out, err = await types(sandbox, "mirror", "show", *place, "--context", context)
+    assert code == 1, (out, err)
+    assert "✗ Store s3-dr1 is silent: " in out
+    assert "s3-dr2 (" in out
+    assert "Deploy, claimed " in out
+    assert "holds nothing" not in out
+    assert "dr1 is not asked for its stores" in err
 
 
 async def the_stores_say_so(sandbox: Sandbox, application: Application) -> None:
