@@ -140,9 +140,10 @@ def disagreements(copies: Mapping[str, StoreCopy]) -> list[str]:
 
     A document that a store cannot show readably is no word of that store.
     """
-    if len(copies) < 2:
-        return []
+    empty = sorted(profile for profile, copy in copies.items() if copy.is_empty)
+    copies = {profile: copy for profile, copy in copies.items() if not copy.is_empty}
     lines = [
+        f"{', '.join(empty)} holds nothing of it, {', '.join(sorted(copies))} does" if empty and copies else "",
         _differing("the newest epoch", copies, _claim_words, lambda copy: copy.claimed is None or bool(copy.claim)),
         _differing("the lock", copies, _lock_words, lambda copy: not copy.is_broken("lock")),
         _differing("the state", copies, _state_words, lambda copy: not copy.is_broken("state")),

@@ -135,13 +135,15 @@ def test_one_store_alone_does_not_disagree() -> None:
     ("first", "second", "line"),
     [
         (claim(), claim(SEVEN), "the newest epoch is 8 in s1, 7 in s2"),
-        (claim(), {}, "the newest epoch is 8 in s1, none in s2"),
+        (claim(), {}, "s2 holds nothing of it, s1 does"),
+        (claim() | lock() | state() | decision() | done(8, "Failover"), {}, "s2 holds nothing of it, s1 does"),
+        (claim() | lock(), lock(), "the newest epoch is 8 in s1, none in s2"),
         (
             claim(),
             claim(Epoch(number=8, token="fork"), "Relocate"),
             "the newest epoch is 8 (Failover, token eight) in s1, 8 (Relocate, token fork) in s2",
         ),
-        (lock(), {}, "the lock is held by drpc/web/shop in s1, free in s2"),
+        (claim() | lock(), claim(), "the lock is held by drpc/web/shop in s1, free in s2"),
         (lock(), lock("somebody"), "the lock is held by drpc/web/shop in s1, held by somebody in s2"),
         (
             state(),
