@@ -24,6 +24,7 @@ from activities.contracts import (
     PublishDecision,
     ReadDecision,
     ReadVrg,
+    ReleaseVrg,
     RemoveRestored,
     RequestUpload,
     StampEpoch,
@@ -35,7 +36,7 @@ from activities.waiting import SharedWatch
 from activities.waits import Waits, WaitTimes, beating
 from ramen import gates, names
 from ramen.app import AppRef, AppSpec, Decision, Observed, Role
-from ramen.desired import annotations_of, desired_vrg, merge, ordered_profiles, same_profiles
+from ramen.desired import annotations_of, desired_vrg, merge, ordered_profiles, released_annotations, same_profiles
 from ramen.epoch import Epoch, check_write
 from ramen.errors import AlreadyExists, Conflict, NotFound, NotYet
 from ramen.kinds import CONFIG_MAP, NAMESPACE, PLACEMENT_DECISION, PV, PVC, VRG, Kind
@@ -47,9 +48,6 @@ TRIES = 5
 
 VR_ARCHIVED = names.VRG_PREFIX + "vr-archived"
 """The operator's mark that a PVC or PV is in S3; it uploads again what lacks it (vrg.md 2.2 step 7)."""
-
-UPLOAD_REQUESTED = "hubless.io/upload-requested"
-"""On a VRG: changed to wake the operator, which an annotation does without a new generation (vrg.md 1.2)."""
 
 SilentProfiles = Callable[[AppSpec], Awaitable[set[str]]]
 """S3 profiles of an application whose store does not answer now; quick, for it is on the way of a promotion (S9)."""
@@ -144,13 +142,15 @@ class ClusterActivities:
         app, cluster = request.app, request.cluster
         access = self._clusters.access(cluster)
         wanted = {names.EPOCH: str(request.epoch), names.ACTION: request.action}
+        if request.clusters:
+            wanted[names.CLUSTERS] = ",".join(request.clusters)
 
         async def stamp() -> Observed:
             vrg = await looking.read_vrg(access, app)
             if vrg is None:
                 tombstone = await self._check_tombstone(access, app, cluster, request.epoch)
                 return looking.observed(cluster, None, tombstone=tombstone)
-            check_write(request.epoch, Epoch.of(vrg), looking.what(app, cluster))
+            await self._check_vrg(access, app, cluster, vrg, request.epoch)
             if wanted.items() <= annotations_of(vrg).items():
                 return looking.observed(cluster, vrg)
             return looking.observed(cluster, await _annotate(access, VRG, vrg, wanted))
@@ -176,6 +176,22 @@ class ClusterActivities:
                 await _delete(access, VRG, vrg)
 
         await _deciding_again(delete, looking.what(app, cluster))
+
+    @implements(contracts.release_vrg)
+    async def release_vrg(self, request: ReleaseVrg) -> None:
+        """See the contract; one annotation write, so spec and generation stay as they are."""
+        app, cluster = request.app, request.cluster
+        access = self._clusters.access(cluster)
+        wanted = released_annotations(request.epoch)
+
+        async def release() -> None:
+            vrg = await looking.read_vrg(access, app)
+            check_write(request.epoch, Epoch.of(vrg), looking.what(app, cluster))
+            await self._leave_tombstone(access, app, cluster, request.epoch)
+            if vrg is not None and {key: annotations_of(vrg).get(key) for key in wanted} != wanted:
+                await _annotate(access, VRG, vrg, wanted)
+
+        await _deciding_again(release, looking.what(app, cluster))
 
     @implements(contracts.await_vrg)
     async def await_vrg(self, request: AwaitVrg) -> Observed:
@@ -280,7 +296,7 @@ class ClusterActivities:
 
         async def wake() -> None:
             # Marks gone, the operator has to look: a PV's annotation wakes nobody (vrg.md 1.2).
-            await _annotate(access, VRG, await primary(), {UPLOAD_REQUESTED: datetime.now(UTC).isoformat()})
+            await _annotate(access, VRG, await primary(), {names.UPLOAD_REQUESTED: datetime.now(UTC).isoformat()})
 
         await _deciding_again(unmark, looking.what(app.ref, cluster))
         await _deciding_again(wake, looking.what(app.ref, cluster))
@@ -301,7 +317,8 @@ class ClusterActivities:
                 await self._ensure_namespace(access, app.namespace, cluster)
             elif vrg["metadata"].get("deletionTimestamp") and request.wanted.role is Role.PRIMARY:
                 raise NotYet(f"{what} is being deleted; it can be made Primary when it is gone.")
-            check_write(epoch, Epoch.of(vrg), what)
+            if vrg is not None:
+                await self._check_vrg(access, app, cluster, vrg, epoch)
             body = await self._body(request, vrg)
             if body is None:
                 return looking.observed(cluster, vrg)
@@ -338,6 +355,14 @@ class ClusterActivities:
         if changed is None and (not present or present[0] not in silent):
             return None
         return merge(vrg, desired(ordered_profiles(request.app, request.cluster, silent)))
+
+    async def _check_vrg(self, access: ClusterAccess, app: AppRef, cluster: str, vrg: Object, epoch: Epoch) -> None:
+        """Refuses a write to a VRG of a newer epoch; one that a hub made carries none, and then the tombstone counts
+        that we left when the application was given back (S1)."""
+        found = Epoch.of(vrg)
+        check_write(epoch, found, looking.what(app, cluster))
+        if found is None:
+            await self._check_tombstone(access, app, cluster, epoch)
 
     async def _check_tombstone(self, access: ClusterAccess, app: AppRef, cluster: str, epoch: Epoch) -> Epoch | None:
         found = Epoch.of(await looking.read_tombstone(access, app))

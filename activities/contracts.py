@@ -74,6 +74,8 @@ class StampEpoch(Wire):
     cluster: str
     epoch: Epoch
     action: str
+    clusters: list[str] = []
+    """Written too where given: a VRG that a hub made does not say which clusters belong together (S8)."""
 
 
 class AwaitVrg(Wire):
@@ -122,6 +124,14 @@ class PublishDecision(Wire):
 
 class DeleteVrg(Wire):
     """Deletes one VRG under uid and resourceVersion preconditions, leaving a tombstone of the epoch (S7)."""
+
+    app: AppRef
+    cluster: str
+    epoch: Epoch
+
+
+class ReleaseVrg(Wire):
+    """Takes from one VRG what makes it ours, all but the epoch, and leaves a tombstone beside it (S1, S7)."""
 
     app: AppRef
     cluster: str
@@ -389,6 +399,12 @@ async def ensure_namespace(request: ReadVrg) -> None:
 @activity.defn(name="delete_vrg")
 async def delete_vrg(request: DeleteVrg) -> None:
     """Leaves a tombstone and deletes the VRG; an absent VRG is done."""
+    raise NotImplementedError
+
+
+@activity.defn(name="release_vrg")
+async def release_vrg(request: ReleaseVrg) -> None:
+    """Gives a VRG up with its spec as it is; an absent VRG is done. Raises StaleEpoch."""
     raise NotImplementedError
 
 

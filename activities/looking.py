@@ -44,10 +44,10 @@ def observed(cluster: str, vrg: Object | None, **more: Any) -> Observed:
 
 
 async def look(access: ClusterAccess, app: AppRef, cluster: str) -> Observed:
-    """VRG, protected volumes and pods; the tombstone's epoch where there is no VRG. Raises what the reads raise."""
+    """VRG, protected volumes and pods; the tombstone's epoch where no VRG carries one. Raises what the reads raise."""
     vrg = await read_vrg(access, app)
+    tombstone = Epoch.of(await read_tombstone(access, app)) if Epoch.of(vrg) is None else None
     if vrg is None:
-        tombstone = Epoch.of(await read_tombstone(access, app))
         return observed(cluster, None, tombstone=tombstone)
     spec, status = vrg.get("spec") or {}, vrg.get("status") or {}
     claims, pods = await asyncio.gather(
@@ -58,7 +58,7 @@ async def look(access: ClusterAccess, app: AppRef, cluster: str) -> Observed:
     }
     volumes = [volume for volume in bound_volumes(claims) if (volume.namespace, volume.name) in protected]
     used = {claim["metadata"]["name"] for claim in claims} | {name for _, name in protected}
-    return observed(cluster, vrg, volumes=volumes, pods=count_pods(mounting(pods, used)))
+    return observed(cluster, vrg, volumes=volumes, pods=count_pods(mounting(pods, used)), tombstone=tombstone)
 
 
 async def select_pvcs(access: ClusterAccess, namespace: str, selector: dict[str, Any]) -> list[Object]:

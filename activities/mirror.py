@@ -50,6 +50,9 @@ activity of the stores has ten seconds."""
 READ_SECONDS = 5.0
 """Time of a store to list and read an application's volumes, which a promotion needs (S9)."""
 
+ALL_SECONDS = 60.0
+"""Longest look at everything that a store holds, for people; a store that is silent is known by its first request."""
+
 WRITE_TRIES = 3
 """Rounds of read and guarded write; another writer of the same key is rare, three in a row are a fault."""
 
@@ -396,11 +399,26 @@ class Mirror:
         key = names.cluster_status_key(document.cluster)
         return _written(await self._each(lambda store: store.put(key, document.encode()), seconds))
 
+    async def documents(
+        self,
+        prefix: str,
+        choose: Callable[[list[str]], Iterable[str]] = lambda keys: keys,
+        seconds: float = ALL_SECONDS,
+    ) -> Answers[dict[str, bytes]]:
+        """As they are stored: all documents below `prefix`, or those that `choose` picks among the keys there."""
+
+        async def read(store: S3Store) -> dict[str, bytes]:
+            keys = list(choose(await store.list(prefix)))
+            bodies = await asyncio.gather(*map(store.get, keys))
+            return {key: body for key, body in zip(keys, bodies, strict=True) if body is not None}
+
+        return await self._each(read, seconds)
+
     async def applications(self, seconds: float = READ_SECONDS) -> set[tuple[str, str]]:
         """Namespace and name of every application with a state in any store that answers."""
         answers = await self._each(lambda store: store.list(names.MIRROR_PREFIX), seconds)
         found = (names.split_mirror_key(key) for keys in answers.values.values() for key in keys)
-        return {each for each in found if each is not None}
+        return {each[:2] for each in found if each is not None and each[2] == "state"}
 
     async def delete_application(self, namespace: str, name: str, seconds: float = READ_SECONDS) -> MirrorWrite:
         """Deletes all of an application but its newest claim, the tombstone (S7), and the lock, which its holder

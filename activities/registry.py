@@ -16,6 +16,7 @@ from activities.store import StoreActivities
 from activities.surveying import SurveyActivities
 from activities.waiting import object_key
 from activities.waits import WaitTimes
+from ramen.desired import is_released
 from ramen.errors import GateClosed
 
 Activities = Sequence[Callable[..., Any]]
@@ -77,6 +78,7 @@ def register(
         on_clusters.read_decision,
         on_clusters.ensure_namespace,
         on_clusters.delete_vrg,
+        on_clusters.release_vrg,
         on_clusters.remove_restored,
         on_clusters.request_upload,
         on_clusters.cluster_health,
@@ -87,9 +89,9 @@ def register(
 
 
 def _watched(clusters: Clusters) -> list[tuple[str, str]]:
-    """Namespace and name of every VRG in sight."""
+    """Namespace and name of every VRG in sight but those that were given back to a hub."""
     found: list[tuple[str, str]] = []
     for name in clusters.names():
         with suppress(GateClosed):  # a cluster that has only just joined
-            found += [object_key(vrg) for vrg in clusters.watch(name).vrgs.objects()]
+            found += [object_key(vrg) for vrg in clusters.watch(name).vrgs.objects() if not is_released(vrg)]
     return found

@@ -103,6 +103,7 @@ class ActionKind(StrEnum):
     RELOCATE = "Relocate"
     REPROTECT = "Reprotect"
     UNPROTECT = "Unprotect"
+    RELEASE = "Release"
 
 
 class Wanted(Wire):
@@ -149,7 +150,7 @@ class Observed(Wire):
     pods: PodCount = PodCount()
     version: str = ""
     tombstone: Epoch | None = None
-    """Epoch kept on the cluster after an unprotect (S7)."""
+    """Epoch kept on the cluster after an unprotect or a release, read where no VRG carries one (S7)."""
     at: datetime | None = None
     waited_seconds: float = 0.0
     """How long the wait that ended with this look took on its worker: time of operator and storage."""

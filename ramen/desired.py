@@ -11,7 +11,8 @@ from copy import deepcopy
 from typing import Any
 
 from ramen import names
-from ramen.app import AppSpec, Decision, Volume, Wanted
+from ramen.app import ActionKind, AppSpec, Decision, Volume, Wanted
+from ramen.epoch import Epoch
 from ramen.errors import Invalid
 from ramen.kinds import VRG
 
@@ -214,6 +215,22 @@ def slim(vrg: Object) -> Object:
         "spec": _only(spec, "replicationState", "action", "prepareForFinalSync", "runFinalSync", "s3Profiles"),
         "status": slim_status,
     }
+
+
+def released_annotations(epoch: Epoch) -> dict[str, str | None]:
+    """What is left of ours on a VRG that goes back to a hub; None takes an annotation away.
+
+    The epoch stays: without it an older action of ours that wakes up late would be taken for the first one (S1). It
+    holds up nobody else, since the admission policy asks of other writers only that they leave it.
+    """
+    taken = (names.DECISION, names.PREVIOUS, names.VOLUMES, names.CLUSTERS, names.UPLOAD_REQUESTED)
+    return {names.EPOCH: str(epoch), names.ACTION: ActionKind.RELEASE.value, **dict.fromkeys(taken)}
+
+
+def is_released(vrg: Object | None) -> bool:
+    """Whether a VRG was given back: its epoch is the last one of ours, and says nothing of what happened since."""
+    found = annotations_of(vrg)
+    return found.get(names.ACTION) == ActionKind.RELEASE.value and names.CLUSTERS not in found
 
 
 def annotations_of(obj: Object | None) -> dict[str, str]:

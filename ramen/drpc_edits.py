@@ -26,9 +26,10 @@ class Entity(StrEnum):
     """What is known of the application's workflow."""
 
     PROTECTED = "protected"
-    UNPROTECTING = "unprotecting"
+    LEAVING = "leaving"
+    """It is being unprotected, or given back to a hub."""
     UNPROTECTED = "unprotected"
-    """It came to its end: the protection was taken away."""
+    """It came to its end: the protection was taken away, or it was given back to a hub."""
     ABSENT = "absent"
     """There is none, or one that protects nothing yet."""
     UNKNOWN = "unknown"
@@ -123,13 +124,22 @@ def request_id(cluster: str, obj: dict[str, Any]) -> str:
 
 
 def decide(
-    cluster: str, obj: dict[str, Any] | None, known: Known, *, can_make: bool = True, has_vrg: bool = False
+    cluster: str,
+    obj: dict[str, Any] | None,
+    known: Known,
+    *,
+    can_make: bool = True,
+    has_vrg: bool = False,
+    was_released: bool = False,
 ) -> Step:
     """What is to be done with the DRPC object of an application on a cluster.
 
     `can_make`: the namespace exists there and is not terminating. `has_vrg`: the cluster has a VRG of ours for it, or
-    nobody can see whether it has (D10).
+    nobody can see whether it has (D10). `was_released`: that VRG says that it was given back to a hub, which is true
+    whatever Temporal still knows.
     """
+    if was_released and known.entity in (Entity.UNPROTECTED, Entity.ABSENT):
+        return _released(obj)
     if obj is None:
         return Step(Do.MAKE) if known.entity is Entity.PROTECTED and can_make else NOTHING
     if obj["metadata"].get("deletionTimestamp"):
@@ -141,9 +151,12 @@ def decide(
             return Step(Do.WAIT, f"not carried out yet: {known.why}") if edited else NOTHING
         case Entity.PROTECTED:
             return _edited(cluster, obj, known, written) if written else _met(obj, known)
-        case Entity.UNPROTECTING:
+        case Entity.LEAVING:
             if written and changed(written.spec, obj["spec"]):
-                return Step(Do.RESTORE, f"{_label(obj)} is being unprotected; protect it again when that has ended.")
+                return Step(
+                    Do.RESTORE,
+                    f"{_label(obj)} is being unprotected or given back to a hub; ask again when that has ended.",
+                )
             return NOTHING
         case Entity.UNPROTECTED if written and has_vrg:
             # Its workflow ended, its VRG did not: an old backup of Temporal speaks, or the cluster was forgotten.
@@ -152,6 +165,27 @@ def decide(
             return Step(Do.DELETE) if written else _protect(obj)
         case Entity.ABSENT:
             return _orphan(obj) if written else _protect(obj)
+
+
+def _released(obj: dict[str, Any] | None) -> Step:
+    """The object of an application that a hub drives: our copy goes, and asks nobody for anything (S7).
+
+    One that others hold too is theirs, as the DRPC of a hub that is itself a cluster here: deleting that would make
+    the hub take the protection away.
+    """
+    if obj is None:
+        return NOTHING
+    finalizers = obj["metadata"].get("finalizers") or []
+    if obj["metadata"].get("deletionTimestamp"):
+        return Step(Do.RELEASE) if names.DRPC_FINALIZER in finalizers else NOTHING
+    if Written.of(obj):
+        return NOTHING if set(finalizers) - {names.DRPC_FINALIZER} else Step(Do.DELETE)
+    metadata = obj["metadata"]
+    return Step(
+        Do.REFUSE,
+        f"{_label(obj)} was given back to a Ramen hub. To hold it here again: "
+        f"hubless adopt {metadata['name']} -n {metadata['namespace']} --policy POLICY",
+    )
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -315,7 +349,7 @@ def _deleted(cluster: str, obj: dict[str, Any], known: Known, can_make: bool, ha
             return Step(Do.RELEASE)
         case Entity.ABSENT:
             return _orphan(obj) if has_vrg else Step(Do.RELEASE)
-        case Entity.UNPROTECTING:
+        case Entity.LEAVING:
             return NOTHING
         case Entity.PROTECTED if written is None or written.epoch != known.epoch:
             return Step(

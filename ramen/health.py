@@ -8,6 +8,7 @@ All `now` are monotonic seconds.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
@@ -174,3 +175,13 @@ class WriteBudget:
         """A write was made, or tried."""
         self._left -= 1
         self._last = now
+
+
+def image_version(images: Iterable[str]) -> str:
+    """The version that container images name by tag or digest; of several the first that names one."""
+    for image in images:
+        name = image.rpartition("/")[2]
+        repository, _, digest = name.partition("@")
+        if version := repository.partition(":")[2] or digest:
+            return version
+    return ""

@@ -65,6 +65,9 @@ VOLUMES = "hubless.io/volumes"
 CLUSTERS = "hubless.io/clusters"
 """On a VRG: comma-separated clusters of its policy, so that a worker knows which VRGs belong together (S8)."""
 
+UPLOAD_REQUESTED = "hubless.io/upload-requested"
+"""On a VRG: changed to wake the operator, which an annotation does without a new generation (vrg.md 1.2)."""
+
 WRITTEN = "hubless.io/written"
 """On a DRPC: what Hubless last wrote there; an edit is a difference from it (design 7)."""
 DRPC_FINALIZER = "hubless.io/drpc"
@@ -115,6 +118,8 @@ RETAINED_FOR_FAILOVER = "RetainedForFailover"
 
 RAMEN_NAMESPACE = "ramen-system"
 RAMEN_CONFIG_MAP = "ramen-dr-cluster-operator-config"
+OPERATOR_DEPLOYMENT = "ramen-dr-cluster-operator"
+"""The dr-cluster operator as Ramen's own manifests install it."""
 RAMEN_CONFIG_KEY = "ramen_manager_config.yaml"
 KUBECONFIG_KEY = "kubeconfig"
 REGISTRY_NAME = "hubless"
@@ -165,10 +170,10 @@ MIRROR_PREFIX = "drpc-"
 """What the keys of every application begin with."""
 
 
-def split_mirror_key(key: str) -> tuple[str, str] | None:
-    """Namespace and name of the application whose state a key holds; None for any other key."""
-    parts = key.removeprefix(MIRROR_PREFIX).split("/")
-    return (parts[0], parts[1]) if key.startswith(MIRROR_PREFIX) and parts[2:] == ["state"] else None
+def split_mirror_key(key: str) -> tuple[str, str, str] | None:
+    """Namespace and name of the application that a key belongs to, and the rest of it; None for any other key."""
+    parts = key.removeprefix(MIRROR_PREFIX).split("/", 2)
+    return (parts[0], parts[1], parts[2]) if key.startswith(MIRROR_PREFIX) and len(parts) == 3 else None
 
 
 def mirror_prefix(namespace: str, name: str) -> str:
@@ -214,9 +219,13 @@ def history_key(namespace: str, name: str, epoch: int, action: str) -> str:
     return f"{mirror_prefix(namespace, name)}history/{epoch}-{action.lower()}.json"
 
 
+CLUSTERS_PREFIX = "clusters/"
+"""What the keys of every cluster begin with."""
+
+
 def cluster_status_key(cluster: str) -> str:
     """Last seen, versions and worker identity of a cluster."""
-    return f"clusters/{cluster}/status"
+    return f"{CLUSTERS_PREFIX}{cluster}/status"
 
 
 def proof_key(cluster: str, token: str) -> str:

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from ramen import names
 from ramen.app import AppRef, Observed, Wire
+from ramen.desired import is_released
 from ramen.epoch import Epoch
 
 
@@ -27,7 +28,7 @@ class Verdict(StrEnum):
     ASK = "ask"
     """A person has to say where it is to serve."""
     NOTHING = "nothing"
-    """No cluster and no store knows it."""
+    """No cluster and no store knows it, or a hub drives it."""
 
 
 class Inference(Wire):
@@ -84,7 +85,15 @@ def infer(seen: Evidence) -> Inference:
     home = _newest_primary(vrgs, primaries)
     if home is None:
         return _ask(seen, newest, f"{' and '.join(primaries)} are both Primary and neither is the newer", primaries)
-    mine = vrgs[home].epoch
+    mine = own_epoch(vrgs[home])
+    if mine is None and silent:
+        return _ask(
+            seen,
+            newest,
+            f"{home} is Primary, but a hub drove it, which leaves no epoch that would tell whether "
+            f"{' and '.join(silent)}, which does not answer, is Primary since",
+            [home, *silent],
+        )
     if newest and mine and mine.number < newest.number and silent and not _holds(vrgs, newest):
         return _ask(
             seen,
@@ -102,7 +111,7 @@ def infer(seen: Evidence) -> Inference:
             [home, *silent],
         )
     others = "".join(f"; {c} is Primary of an older epoch and will be demoted" for c in primaries if c != home)
-    at = f"of epoch {mine.number}" if mine else "without an epoch (made by Ramen)"
+    at = f"of epoch {mine.number}" if mine else "and driven by a Ramen hub"
     if mine and seen.placed.get(home, home) != home and seen.decided != home:
         return Inference(
             verdict=Verdict.FINISH,
@@ -137,11 +146,11 @@ def told(seen: Evidence, serving: str) -> Inference:
             plan=f"Hold it as serving on {serving}. Nothing is written there until it answers.",
             epoch=newest,
         )
-    if look.role == "primary" and seen.placed.get(serving) == serving:
+    if look.role == "primary" and (seen.placed.get(serving) == serving or own_epoch(look) is None):
         return Inference(
             verdict=Verdict.ADOPT,
             serving=serving,
-            why=f"{serving} was named by a person; it is Primary and decided for",
+            why=f"{serving} was named by a person; it is Primary, and nothing decides against it",
             plan=f"Hold it as serving on {serving}; what the other side holds is discarded when it answers.",
             epoch=newest,
         )
@@ -153,6 +162,22 @@ def told(seen: Evidence, serving: str) -> Inference:
         "re-protect.",
         epoch=newest,
     )
+
+
+def given_back(app: AppRef, policy: str) -> Inference:
+    """Of an application that a hub drives: whoever wants it here has to say so by its policy."""
+    return Inference(
+        verdict=Verdict.NOTHING,
+        why="it was given back to a Ramen hub",
+        plan=f"To take it over, stop the hub's operator, then: hubless adopt {app.name} -n {app.namespace} "
+        f"--policy {policy}",
+    )
+
+
+def own_epoch(look: Observed) -> Epoch | None:
+    """The epoch by which a VRG is ours; None for one that a hub made, and for one that was given back to a hub, whose
+    epoch is older than whatever the hub did since."""
+    return None if is_released(look.vrg) else Epoch.of(look.vrg)
 
 
 def _without_vrg(seen: Evidence, silent: list[str], newest: Epoch | None) -> Inference:
@@ -205,7 +230,7 @@ def _without_primary(seen: Evidence, vrgs: dict[str, Observed], silent: list[str
 
 def _newest_primary(vrgs: dict[str, Observed], primaries: list[str]) -> str | None:
     """The Primary of the newest epoch; of two, the one that was promoted away from the other (S10)."""
-    numbers = {c: epoch.number if (epoch := vrgs[c].epoch) else -1 for c in primaries}
+    numbers = {c: epoch.number if (epoch := own_epoch(vrgs[c])) else -1 for c in primaries}
     best = [c for c in primaries if numbers[c] == max(numbers.values())]
     if len(best) == 1:
         return best[0]

@@ -10,6 +10,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
@@ -137,10 +138,18 @@ class ClusterStatusDocument(Document):
     """What a worker last knew of a cluster."""
 
     cluster: str
+    reachable: bool = True
     last_seen: AwareDatetime
+    """The last answer of its API server before the document was written, which is no heartbeat."""
+    written_at: AwareDatetime | None = None
     api_server_version: str = ""
     operator_version: str = ""
     worker: str = ""
+
+    @property
+    def told_at(self) -> datetime:
+        """When this was said: of two documents the later one counts."""
+        return self.written_at or self.last_seen
 
 
 def witness_prefix(namespace: str, name: str) -> str:

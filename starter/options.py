@@ -55,3 +55,11 @@ AcceptMissing = Annotated[
     list[str] | None,
     typer.Option("--accept-missing-volumes", metavar="PVC", help="Go on without this volume; repeat for several."),
 ]
+Context = Annotated[
+    str,
+    typer.Option(
+        "--context",
+        metavar="CONTEXT",
+        help="Context of your own kubeconfig that reaches a cluster of the installation.",
+    ),
+]

@@ -27,6 +27,7 @@ from activities.surveying import SurveyActivities
 from ramen import names
 from worker import temporal
 from worker.bootstrap import NotPreparedError
+from worker.clusterreports import ClusterReports
 from worker.clusters import Clusters, Connect, connect
 from worker.copies import Copies
 from worker.drpcs import Keeper
@@ -84,6 +85,9 @@ class Process:
         self.registry_status = RegistryStatus(
             self.clusters, self._writes_on, identity, self._workers_of, self.copies.conditions
         )
+        self.reports = ClusterReports(
+            self.clusters, self._writes_on, self.stores.coordination, identity, settings.ramen_namespace
+        )
         self.policies = PolicyKeeper(self.clusters, self.stores, self._writes_on)
         self.http_port = 0
         """The port that is listened on, once it is."""
@@ -126,6 +130,7 @@ class Process:
         self._spawn(self._serve(), "serve")
         self._spawn(self._follow_members(), "writers")
         self._spawn(self.registry_status.run(), "registry status")
+        self._spawn(self.reports.run(), "cluster reports")
         self._spawn(self.copies.run(), "copies")
         self._spawn(self._contact.run(), "contact")
         self._spawn(self.policies.run(), "policies")

@@ -21,6 +21,7 @@ from activities.access.protocol import ClusterAccess, Object
 from activities.contracts import ProtectRequest
 from activities.waiting import Key, KindWatch, object_key
 from ramen import names
+from ramen.desired import is_released
 from ramen.drpc_edits import ASKS, Do, Entity, Known, Step, Written, decide, request_id, to_write
 from ramen.epoch import Epoch
 from ramen.errors import AlreadyExists, Conflict, HublessError, NotFound, Refused
@@ -219,14 +220,19 @@ class Keeper:
             return
         can_make = await self._can_make(key, obj)
         has_vrg = self.cluster not in seen or seen[self.cluster] is not None
-        step = decide(self.cluster, obj, app.known, can_make=can_make, has_vrg=has_vrg)
+        was_released = is_released(seen.get(self.cluster))
+
+        def judged() -> Step:
+            return decide(self.cluster, obj, app.known, can_make=can_make, has_vrg=has_vrg, was_released=was_released)
+
+        step = judged()
         if step.do in ASKS and obj is not None:
             step = await self._ask(step, obj, app)
             if step.do in ASKS:
                 # Accepted: the workflow is asked what it says now, and the copy follows it.
                 app.ask = app.urgent = True
                 await self._learn(key, app)
-                step = decide(self.cluster, obj, app.known, can_make=can_make, has_vrg=has_vrg)
+                step = judged()
         obj = await self._act(step, key, obj, app)
         if obj is not None and step.do is Do.MAKE and app.notice:
             step, app.notice = Step(Do.MAKE_AGAIN, app.notice), ""
@@ -248,7 +254,7 @@ class Keeper:
                 app.known, view = await entities.ask(*key)
                 app.view = view if app.known.entity is not Entity.UNKNOWN else app.view
         app.ask = False
-        if app.known.entity in (Entity.UNKNOWN, Entity.UNPROTECTING) or (app.view is not None and app.view.child):
+        if app.known.entity in (Entity.UNKNOWN, Entity.LEAVING) or (app.view is not None and app.view.child):
             app.ask = True
             self._again(app)
         elif app.view is not None and app.view.state.debts:

@@ -27,7 +27,7 @@ from ramen import errors, names
 from ramen.drpc_edits import Entity, Known
 from ramen.errors import ClusterUnreachable, HublessError, Refused
 from workflows.inputs import Answer, AppState, MoveRequest, ProtectUpdate, StatusView, UnprotectRequest
-from workflows.view import copy_spec, is_unprotecting
+from workflows.view import copy_spec, is_leaving
 
 QUERY_LIMIT = timedelta(seconds=5)
 """A worker answers in milliseconds; one that took the workflow with it into death costs a sticky time-out first."""
@@ -119,7 +119,7 @@ def known(state: AppState) -> Known:
     if state.app is None:
         return Known(Entity.ABSENT)
     return Known(
-        Entity.UNPROTECTING if is_unprotecting(state) else Entity.PROTECTED,
+        Entity.LEAVING if is_leaving(state) else Entity.PROTECTED,
         serving=state.decision.cluster or "",
         epoch=state.epoch,
         spec=copy_spec(state),

@@ -18,9 +18,10 @@ with workflow.unsafe.imports_passed_through():
     from activities.options import STORE, short_within
     from ramen import names
     from ramen.app import AppSpec, Decision, Observed
+    from ramen.desired import is_released
     from ramen.epoch import Epoch
-    from ramen.recovery import Evidence, Inference, Verdict, infer, told
-    from workflows import adoption
+    from ramen.recovery import Evidence, Inference, Verdict, given_back, infer, told
+    from workflows import adoption, view
     from workflows.inputs import AdoptRequest, AdoptResult, ClusterSignal, MoveRequest
     from workflows.steps import call, failure, lock_request
 
@@ -56,6 +57,11 @@ class Adopt:
         )
         app = await self._application(given, mirror)
         looks = list(await asyncio.gather(*(self._look(app, cluster) for cluster in app.cluster_names)))
+        if given.policy:
+            # A hub drove it: what the stores say of decisions and proofs is older than what it did (S2).
+            mirror = mirror.model_copy(update={"state": None, "decision": None})
+        elif view.was_given_back(mirror.state) or any(is_released(look.vrg) for look in looks):
+            return AdoptResult(inference=given_back(given.app, app.policy), clusters=adoption.in_words(looks))
         placed = await asyncio.gather(*(self._placed(app, look) for look in looks if look.reachable))
         seen = Evidence(
             app=given.app,
@@ -147,7 +153,7 @@ class Adopt:
     async def _stamp(self, app: AppSpec, cluster: str, epoch: Epoch) -> None:
         await call(
             contracts.stamp_epoch,
-            contracts.StampEpoch(app=app.ref, cluster=cluster, epoch=epoch, action="Adopt"),
+            contracts.StampEpoch(app=app.ref, cluster=cluster, epoch=epoch, action="Adopt", clusters=app.cluster_names),
             queue=names.cluster_queue(cluster),
             limits=short_within(LOOK_SECONDS),
             summary=f"Claim the VRG on {cluster}",

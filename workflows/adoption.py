@@ -11,8 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from activities.contracts import MirrorSeen, ProtectRequest
 from ramen import names
 from ramen.app import ActionKind, AppSpec, Decision, Observed, Role, Volume, Wanted
+from ramen.desired import is_released
 from ramen.epoch import Epoch
-from ramen.recovery import Inference, Verdict
+from ramen.recovery import Inference, Verdict, own_epoch
 from workflows.inputs import ActionRecord, AdoptRequest, AppState, Debt, Outcome
 
 _VOLUMES = TypeAdapter(list[Volume])
@@ -30,7 +31,8 @@ def _words(look: Observed) -> str:
     if look.vrg is None:
         return "no VRG"
     state = (look.vrg.get("status") or {}).get("state") or "no state"
-    epoch = f"epoch {look.epoch.number}" if look.epoch else "no epoch"
+    mine = own_epoch(look)
+    epoch = f"epoch {mine.number}" if mine else "given back to a hub" if is_released(look.vrg) else "no epoch"
     return (
         f"{look.role}, {state}, {epoch}, {len(look.volumes)} volumes, pods {look.pods.ready} of {look.pods.total} Ready"
     )
@@ -66,6 +68,8 @@ def state_of(
     observed: dict[str, Any] = state.get("observed") or {}
     stored = Epoch.model_validate(state["epoch"]) if state.get("epoch") else None
     is_newest = stored is not None and stored == found.epoch
+    if any(look.vrg and own_epoch(look) is None for look in looks):
+        is_newest = False  # a hub drove it since, and notes no epoch
     volumes = _volumes(looks, state, is_newest)
     issued = [each for each in (found.epoch, epoch) if each]
     return AppState(

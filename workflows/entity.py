@@ -40,6 +40,7 @@ with workflow.unsafe.imports_passed_through():
         OperatorRequest,
         Outcome,
         ProtectUpdate,
+        ReleaseRequest,
         StatusView,
         StopAnswer,
         StopKind,
@@ -101,6 +102,9 @@ class DRPlacementControl:
             )
             if self._gone:
                 await self._until(workflow.all_handlers_finished)
+                last = self._state.action
+                if last and last.kind is ActionKind.RELEASE:
+                    return f"{self._state.name} was given back"
                 return f"{self._state.name} is not protected any more"
             if self._wake:
                 self._wake = False
@@ -214,6 +218,11 @@ class DRPlacementControl:
     async def unprotect(self, request: UnprotectRequest) -> Answer:
         """Starts the removal of all VRGs."""
         return await self._once(request.request_id, lambda: self._unprotect(request))
+
+    @workflow.update(description="Give the application back to a Ramen hub; it goes on running, and so do its VRGs")
+    async def release(self, request: ReleaseRequest) -> Answer:
+        """Starts to let the VRGs go; refused while anything is owed or a cluster does not answer."""
+        return await self._once(request.request_id, lambda: self._release(request))
 
     def _validate(self, request: MoveRequest, check: Callable[[], None]) -> None:
         if request.request_id in self._state.answers:
@@ -360,6 +369,23 @@ class DRPlacementControl:
         return await self._begin(
             ActionKind.UNPROTECT, list(looked), request=move, forget_clusters=request.forget_clusters
         )
+
+    async def _release(self, request: ReleaseRequest) -> Answer:
+        app = self._app()
+        decide.check_nothing_runs(self._state)
+        if self._child is not None:
+            raise Refused(
+                f"{self._state.name} is being cleaned up or re-protected. Ask again when that has ended: "
+                f"hubless status {self._state.name} -n {self._state.namespace} --watch"
+            )
+        looked, stores = await asyncio.gather(
+            asyncio.gather(*(self._read_busy(c, self._state.timings.look_seconds * 3) for c in app.cluster_names)),
+            self._stores(app),
+        )
+        decide.check_foreign(self._state, list(looked), stores)
+        decide.check_release(self._state, list(looked))
+        move = MoveRequest(target="", requester=request.requester, reason=request.reason, requested_at=workflow.now())
+        return await self._begin(ActionKind.RELEASE, list(looked), request=move)
 
     async def _abort(self, request: OperatorRequest) -> Answer:
         record = decide.running(self._state)
@@ -555,9 +581,12 @@ class DRPlacementControl:
             self._change(action=self._state.history[-1])
         self._change(debts=decide.debts_of(self._state, result, now))
         self._child = None
+        is_over = kind in (ActionKind.UNPROTECT, ActionKind.RELEASE) and result.outcome is Outcome.DONE
+        if is_over and kind is ActionKind.RELEASE:
+            self._state = decide.given_away(self._state)
         self._show()
         await self._write_mirror(kind, record, result)
-        if kind is ActionKind.UNPROTECT and result.outcome is Outcome.DONE:
+        if is_over:
             await self._release_lock(child.id)
             self._gone = True
         elif kind is not ActionKind.REPROTECT and self._state.decision.cluster:

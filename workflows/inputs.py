@@ -61,6 +61,14 @@ class UnprotectRequest(Wire):
     """As in `MoveRequest`."""
 
 
+class ReleaseRequest(Wire):
+    """`release`: give an application back to a Ramen hub."""
+
+    request_id: str = ""
+    requester: str = ""
+    reason: str = ""
+
+
 class OperatorRequest(Wire):
     """`abort`, `retry`, `resume`: what an operator says to an action that runs or waits."""
 

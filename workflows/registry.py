@@ -8,11 +8,12 @@ from workflows.adopt import Adopt
 from workflows.deploy import Deploy
 from workflows.entity import DRPlacementControl
 from workflows.failover import Failover
+from workflows.release import Release
 from workflows.relocate import Relocate
 from workflows.reprotect import Reprotect
 from workflows.unprotect import Unprotect
 
-WORKFLOWS: list[type] = [DRPlacementControl, Adopt, Deploy, Failover, Relocate, Reprotect, Unprotect]
+WORKFLOWS: list[type] = [DRPlacementControl, Adopt, Deploy, Failover, Relocate, Reprotect, Release, Unprotect]
 
 
 def sandbox_runner() -> SandboxedWorkflowRunner:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from activities.contracts import StoresSeen
 from ramen import gates
-from ramen.app import ActionKind, AppRef, Observed, Volume
+from ramen.app import ActionKind, AppRef, Observed, Role, Volume
 from ramen.epoch import Epoch, is_foreign
 from ramen.errors import NoStore, Refused, Superseded, VolumesMissing
 from ramen.gates import VRGRead
@@ -28,7 +28,13 @@ REMEMBERED = 200
 ISSUED = 20
 """Epochs remembered as our own; older ones are lower in number and refused by their number alone."""
 
-CONTROL_ACTIONS = (ActionKind.DEPLOY, ActionKind.FAILOVER, ActionKind.RELOCATE, ActionKind.UNPROTECT)
+CONTROL_ACTIONS = (
+    ActionKind.DEPLOY,
+    ActionKind.FAILOVER,
+    ActionKind.RELOCATE,
+    ActionKind.UNPROTECT,
+    ActionKind.RELEASE,
+)
 """Actions that a person starts; Reprotect follows by itself and makes way for each of them."""
 
 
@@ -223,6 +229,45 @@ def check_relocate(
             raise Refused(f"{state.name} cannot be relocated: {verdict.reason} {verdict.remedy} {instead}".strip())
     check_copy(state, request)
     check_stores(state, request, stores, target.volumes)
+
+
+def check_release(state: AppState, seen: list[Observed]) -> None:
+    """Refuses to give away an application while anything is owed or unknown: afterwards nobody here remembers it.
+
+    Every cluster has to show what is wanted of it at the present epoch (D4, D10).
+    """
+    check_nothing_runs(state)
+    where = f"{state.name} -n {state.namespace}"
+    if state.interrupted:
+        raise Refused(f"{state.name} cannot be released: {state.interrupted}")
+    for observed in seen:
+        if not observed.reachable:
+            raise Refused(
+                f"{state.name} cannot be released: {observed.cluster} does not answer ({observed.error}), and its VRG "
+                f"would stay ours. Wait for it (hubless cluster check {observed.cluster})."
+            )
+    if state.debts:
+        owed = ", ".join(f"{debt.cluster} owes {debt.wants} since {clock(debt.since)}" for debt in state.debts)
+        raise Refused(
+            f"{state.name} cannot be released: {owed}, which nobody would see to afterwards. "
+            f"Wait until it is re-protected: hubless status {where}"
+        )
+    for observed in seen:
+        wanted = Role.PRIMARY if observed.cluster == state.decision.cluster else Role.SECONDARY
+        if observed.role != wanted or observed.epoch != state.epoch:
+            found, mine = (str(epoch.number) if epoch else "none" for epoch in (observed.epoch, state.epoch))
+            what = f"is {observed.role} of epoch {found}" if observed.vrg else "is missing"
+            raise Refused(
+                f"{state.name} cannot be released: its VRG on {observed.cluster} {what}, where {wanted} of epoch "
+                f"{mine} is wanted. See: hubless status {where}"
+            )
+
+
+def given_away(state: AppState) -> AppState:
+    """What may be told of an application that a hub drives from now on: nothing that was proven before (S2, S3)."""
+    return state.model_copy(
+        update={"wanted": {}, "volumes": [], "known_empty": False, "protected": {}, "last_good": {}, "debts": []}
+    )
 
 
 def _read(state: AppState, seen: Observed) -> VRGRead:

@@ -21,6 +21,8 @@ PROGRESSING = {
     ActionKind.RELOCATE: "Relocating",
     ActionKind.UNPROTECT: "Deleting",
 }
+RELEASED = "Released"
+"""Said in the mirror only, of an application that was given back: no DRPC is left that could show it."""
 SPEC_ACTION = {ActionKind.FAILOVER: "Failover", ActionKind.RELOCATE: "Relocate"}
 
 
@@ -34,7 +36,9 @@ def phase(state: AppState) -> str:
     action = state.action
     if action is None:
         return ""
-    if action.outcome in (Outcome.ABORTED, Outcome.SUPERSEDED):
+    if action.kind is ActionKind.RELEASE and action.outcome is Outcome.DONE:
+        return RELEASED
+    if action.outcome in (Outcome.ABORTED, Outcome.SUPERSEDED) or action.kind is ActionKind.RELEASE:
         earlier = [r for r in state.history if r.outcome is Outcome.DONE and r.kind in FINAL]
         return FINAL[earlier[-1].kind] if earlier else ""
     if action.outcome is None:
@@ -56,7 +60,14 @@ def progression(state: AppState) -> str:
         }.get(action.kind, "")
     if state.superseded:
         return "Paused"
+    if action.kind is ActionKind.RELEASE:
+        return "Completed"
     return "Completed" if action.reprotected_at or action.cleaned_at else "Cleaning Up"
+
+
+def was_given_back(stored: dict[str, Any] | None) -> bool:
+    """Whether the state that a store has is that of an application which a hub drives by now."""
+    return (stored or {}).get("phase") == RELEASED
 
 
 def conditions(state: AppState, now: datetime) -> list[dict[str, Any]]:
@@ -101,10 +112,11 @@ def conditions(state: AppState, now: datetime) -> list[dict[str, Any]]:
     return [available, peer, protected]
 
 
-def is_unprotecting(state: AppState) -> bool:
-    """Whether the protection is being taken away, or was."""
+def is_leaving(state: AppState) -> bool:
+    """Whether the application is being unprotected or given back to a hub, or was."""
     action = state.action
-    return action is not None and action.kind is ActionKind.UNPROTECT and action.outcome in (None, Outcome.DONE)
+    leaves = action is not None and action.kind in (ActionKind.UNPROTECT, ActionKind.RELEASE)
+    return leaves and action is not None and action.outcome in (None, Outcome.DONE)
 
 
 def copy_spec(state: AppState) -> dict[str, Any]:

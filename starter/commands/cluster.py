@@ -47,6 +47,7 @@ from starter.installation import (
     write_registry,
     write_secret,
 )
+from starter.options import Context
 from starter.output import Format
 from starter.rights import missing, needed
 from starter.run import run
@@ -67,14 +68,6 @@ File = Annotated[
     Path,
     typer.Option(
         "--kubeconfig", metavar="FILE", help="Kubeconfig that the workers are to use for it; its current context."
-    ),
-]
-Context = Annotated[
-    str,
-    typer.Option(
-        "--context",
-        metavar="CONTEXT",
-        help="Context of your own kubeconfig that reaches a cluster of the installation.",
     ),
 ]
 Absent = Annotated[

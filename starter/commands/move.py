@@ -205,6 +205,9 @@ async def _serving(hubless: Hubless, answer: Answer, result: ActionResult, names
     if answer.action is ActionKind.UNPROTECT:
         console.success(f"{name} is no longer protected.")
         return
+    if answer.action is ActionKind.RELEASE:
+        console.success(f"{name} is given back. Nobody here moves it until a hub, or hubless adopt, takes it.")
+        return
     now = await gather(hubless, namespace, name, live=False)
     if now.serving:
         await look_at(hubless, now, [now.serving])

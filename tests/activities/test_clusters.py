@@ -20,6 +20,7 @@ from activities.contracts import (
     LastSeen,
     PublishDecision,
     ReadVrg,
+    ReleaseVrg,
     RemoveRestored,
     RequestUpload,
     StampEpoch,
@@ -27,6 +28,7 @@ from activities.contracts import (
 from activities.waits import beating
 from ramen import names
 from ramen.app import Decision, Observed, Role, Volume
+from ramen.desired import is_released
 from ramen.epoch import Epoch
 from ramen.errors import ClusterUnreachable
 from ramen.kinds import CONFIG_MAP, NAMESPACE, PLACEMENT_DECISION, POD, PV, PVC, VOLUME_REPLICATION, VRG, Kind
@@ -743,6 +745,66 @@ async def test_a_vrg_in_a_terminating_namespace_is_deleted_without_a_tombstone(w
     assert world.clusters["dr1"].get(CONFIG_MAP, "hubless-epoch-shop", "web") is None
     request = ReadVrg(app=APP.ref, cluster="dr1")
     assert (await failure(world.activities.ensure_namespace, request)).type == "NotYet"
+
+
+# --- release_vrg -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_release_takes_our_marks_and_leaves_spec_and_generation(world: World) -> None:
+    decision = Decision(cluster="dr1", previous="dr2", epoch=epoch(4))
+    await made_primary(world, 4)
+    await run(world.activities.write_vrg, write(Role.PRIMARY, 4, decision=decision, volumes=VOLUMES))
+    before = world.vrg()
+    request = ReleaseVrg(app=APP.ref, cluster="dr1", epoch=epoch(4))
+    assert not is_released(before)
+    for _ in range(2):
+        await run(world.activities.release_vrg, request)
+    after = world.vrg()
+    assert is_released(after)
+    assert after["spec"] == before["spec"]
+    kept = ("uid", "generation", "labels", "finalizers", "deletionTimestamp")
+    assert {key: after["metadata"].get(key) for key in kept} == {key: before["metadata"].get(key) for key in kept}
+    ours = {key: value for key, value in after["metadata"]["annotations"].items() if key.startswith("hubless.io/")}
+    assert ours == {names.EPOCH: str(epoch(4)), names.ACTION: "Release"}
+    assert after["metadata"]["annotations"][names.DRPC_UID] == "uid-1", "a hub tells by it that the VRG is not its own"
+
+
+async def test_no_older_action_writes_to_what_was_released(world: World) -> None:
+    """S1: also after a hub made the VRG anew, which then carries no epoch at all."""
+    await made_primary(world, 4)
+    await run(world.activities.release_vrg, ReleaseVrg(app=APP.ref, cluster="dr1", epoch=epoch(4)))
+    stamp = StampEpoch(app=APP.ref, cluster="dr1", epoch=epoch(3), action="Failover")
+    older = [(world.activities.write_vrg, write(Role.SECONDARY, 3)), (world.activities.stamp_epoch, stamp)]
+    for call, request in older:
+        assert (await failure(call, request)).type == "StaleEpoch"
+    vrg = world.vrg()
+    vrg["metadata"]["annotations"] = {names.DRPC_UID: "a hub's"}
+    world.clusters["dr1"].put(VRG, vrg)
+    for call, request in older:
+        assert (await failure(call, request)).type == "StaleEpoch"
+    seen: Observed = await run(world.activities.read_vrg, ReadVrg(app=APP.ref, cluster="dr1"))
+    assert seen.epoch == epoch(4), "whoever adopts it counts on from here"
+
+
+async def test_an_older_release_changes_nothing(world: World) -> None:
+    await made_primary(world, 4)
+    before = world.vrg()
+    request = ReleaseVrg(app=APP.ref, cluster="dr1", epoch=epoch(3))
+    assert (await failure(world.activities.release_vrg, request)).type == "StaleEpoch"
+    assert world.vrg() == before
+
+
+async def test_a_claim_notes_the_clusters_of_a_vrg_that_a_hub_made(world: World) -> None:
+    """S8: without them no worker looks at it."""
+    await made_primary(world, 4)
+    vrg = world.vrg()
+    vrg["metadata"]["annotations"] = {names.DRPC_UID: "a hub's"}
+    generation = vrg["metadata"]["generation"]
+    world.clusters["dr1"].put(VRG, vrg)
+    stamp = StampEpoch(app=APP.ref, cluster="dr1", epoch=epoch(5), action="Adopt", clusters=["dr1", "dr2"])
+    await run(world.activities.stamp_epoch, stamp)
+    assert world.vrg()["metadata"]["annotations"][names.CLUSTERS] == "dr1,dr2"
+    assert world.vrg()["metadata"]["generation"] == generation
 
 
 # --- remove_restored and request_upload ------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ def commands() -> set[tuple[str, ...]]:
     for page in PAGES:
         for line in re.findall(r"(?:^|[`\s])hubless ([a-z][a-z -]*)", page.read_text(), re.MULTILINE):
             words = line.split()
-            depth = 2 if words[0] in ("sandbox", "cluster", "worker") else 1
+            depth = 2 if words[0] in ("sandbox", "cluster", "worker", "mirror") else 1
             found.add(tuple(words[:depth]))
     return found
 

@@ -26,7 +26,7 @@ FRESH = Known(Entity.PROTECTED, serving="dr1", epoch=E7, spec=BASE)
 RELOCATED = Known(
     Entity.PROTECTED, serving="dr1", epoch=E7, spec=BASE | {"action": "Relocate", "failoverCluster": "dr1"}
 )
-UNPROTECTING = Known(Entity.UNPROTECTING, serving="dr1", epoch=E7, spec=STANDS)
+LEAVING = Known(Entity.LEAVING, serving="dr1", epoch=E7, spec=STANDS)
 UNPROTECTED = Known(Entity.UNPROTECTED)
 ABSENT = Known(Entity.ABSENT)
 UNKNOWN = Known(Entity.UNKNOWN, why="Temporal does not answer")
@@ -58,7 +58,7 @@ ROWS: list[tuple[str, dict[str, Any] | None, Known, Do, str]] = [
     # --- copies
     ("a cluster without the object gets a copy", None, PROTECTED, Do.MAKE, ""),
     ("no copy of what is not protected", None, UNPROTECTED, Do.NOTHING, ""),
-    ("no copy while it is being unprotected", None, UNPROTECTING, Do.NOTHING, ""),
+    ("no copy while it is being unprotected", None, LEAVING, Do.NOTHING, ""),
     ("no copy of what is not known", None, UNKNOWN, Do.NOTHING, ""),
     ("a copy that says what stands", drpc(), PROTECTED, Do.NOTHING, ""),
     ("a copy of an older epoch edits nothing", drpc(BASE, BASE, epoch=E6), PROTECTED, Do.WRITE, ""),
@@ -104,7 +104,7 @@ ROWS: list[tuple[str, dict[str, Any] | None, Known, Do, str]] = [
         "epoch 6",
     ),
     ("an edit while Temporal is away waits", drpc(edit(failoverCluster="dr2")), UNKNOWN, Do.WAIT, "not carried out"),
-    ("an edit during an unprotect", drpc(edit(failoverCluster="dr2")), UNPROTECTING, Do.RESTORE, "being unprotected"),
+    ("an edit during an unprotect", drpc(edit(failoverCluster="dr2")), LEAVING, Do.RESTORE, "being unprotected"),
     ("failoverCluster alone prepares a failover", drpc(BASE | {"failoverCluster": "dr2"}, BASE), FRESH, Do.WRITE, ""),
     (
         "what was prepared stays",
@@ -137,7 +137,7 @@ ROWS: list[tuple[str, dict[str, Any] | None, Known, Do, str]] = [
     ("deleted on an old copy", drpc(epoch=E6, **GONE), PROTECTED, Do.MAKE_AGAIN, "hubless unprotect shop -n web"),
     ("deleted without a note", drpc(BASE, None, **GONE), PROTECTED, Do.MAKE_AGAIN, "hubless unprotect"),
     ("deleted while nothing is known", drpc(**GONE), UNKNOWN, Do.WAIT, "not deleted yet"),
-    ("deleted while it is being unprotected", drpc(**GONE), UNPROTECTING, Do.NOTHING, ""),
+    ("deleted while it is being unprotected", drpc(**GONE), LEAVING, Do.NOTHING, ""),
     ("deleted after the unprotect", drpc(**GONE), UNPROTECTED, Do.RELEASE, ""),
     ("deleted before it was ever protected", drpc(BASE, None, **GONE), ABSENT, Do.RELEASE, ""),
     ("deleted without our finalizer", drpc(finalizers=["other"], **GONE), PROTECTED, Do.NOTHING, ""),
@@ -157,11 +157,37 @@ def test_a_deletion_elsewhere_is_undone() -> None:
     assert "hubless unprotect shop -n web" in step.message
 
 
-@pytest.mark.parametrize("known", [PROTECTED, UNKNOWN, UNPROTECTING, ABSENT], ids=lambda known: known.entity)
+@pytest.mark.parametrize("known", [PROTECTED, UNKNOWN, LEAVING, ABSENT], ids=lambda known: known.entity)
 @pytest.mark.parametrize("cluster", ["dr1", "dr2"])
 def test_a_terminating_namespace_is_never_an_unprotect(cluster: str, known: Known) -> None:
     assert decide(cluster, drpc(**GONE), known, can_make=False).do is Do.RELEASE
     assert decide(cluster, None, known, can_make=False).do is Do.NOTHING
+
+
+@pytest.mark.parametrize("known", [UNPROTECTED, ABSENT], ids=lambda known: known.entity)
+@pytest.mark.parametrize(
+    ("obj", "do"),
+    [
+        (None, Do.NOTHING),
+        (drpc(), Do.DELETE),
+        (drpc(finalizers=[names.DRPC_FINALIZER, "drpc.ramendr.openshift.io/finalizer"]), Do.NOTHING),
+        (drpc(BASE, None), Do.REFUSE),
+        (drpc(**GONE), Do.RELEASE),
+        (drpc(finalizers=["other"], **GONE), Do.NOTHING),
+    ],
+    ids=["none", "our copy", "the hub's own", "a new one", "deleted", "deleted, not ours"],
+)
+def test_the_object_of_what_was_given_back(obj: dict[str, Any] | None, do: Do, known: Known) -> None:
+    """Our copy goes and asks for nothing; whether Temporal still knows of the release does not matter (S7, D13)."""
+    assert decide("dr1", obj, known, has_vrg=True, was_released=True).do is do
+
+
+@pytest.mark.parametrize("known", [PROTECTED, LEAVING, UNKNOWN], ids=lambda known: known.entity)
+def test_a_vrg_that_is_let_go_says_nothing_while_its_workflow_lives_or_is_not_known(known: Known) -> None:
+    """A failover may have taken it back, and its annotations follow a moment later."""
+    for obj in (None, drpc(), drpc(**GONE)):
+        given = decide("dr1", obj, known, has_vrg=True, was_released=True)
+        assert given == decide("dr1", obj, known, has_vrg=True)
 
 
 def test_a_deletion_with_a_vrg_and_no_workflow_waits_for_adopt() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from ramen import names
 from ramen.app import AppRef, Observed
+from ramen.desired import released_annotations
 from ramen.epoch import Epoch
 from ramen.recovery import Evidence, Verdict, infer, told
 
@@ -29,6 +30,11 @@ def vrg(
         "spec": {"replicationState": role, "action": action},
     }
     return Observed(cluster=cluster, vrg=body)
+
+
+def released(cluster: str, role: str, epoch: str = "7.a") -> Observed:
+    annotations = {key: value for key, value in released_annotations(Epoch.parse(epoch)).items() if value}  # type: ignore[arg-type]
+    return Observed(cluster=cluster, vrg={"metadata": {"annotations": annotations}, "spec": {"replicationState": role}})
 
 
 def gone(cluster: str) -> Observed:
@@ -196,8 +202,30 @@ def case(
             [vrg("dr1", "primary", ""), vrg("dr2", "secondary", "")],
             Verdict.ADOPT,
             "dr1",
-            says="made by Ramen",
+            says="driven by a Ramen hub",
             placed={"dr1": None, "dr2": None},
+        ),
+        case(
+            "what was given back is held where the hub has it, whatever our last decision was",
+            [released("dr1", "secondary"), released("dr2", "primary")],
+            Verdict.ADOPT,
+            "dr2",
+            says="driven by a Ramen hub",
+            placed={"dr1": "dr1", "dr2": "dr1"},
+            claim="7.a",
+            decided="dr1",
+        ),
+        case(
+            "a hub's Primary beside a silent cluster may be the older one",
+            [vrg("dr1", "primary", ""), silent("dr2")],
+            Verdict.ASK,
+            says="dr1 | dr2",
+        ),
+        case(
+            "of two Primaries that were given back none is the newer",
+            [released("dr1", "primary", "7.a"), released("dr2", "primary", "6.b")],
+            Verdict.ASK,
+            says="both Primary",
         ),
     ],
 )
@@ -206,6 +234,18 @@ def test_inference(seen: Evidence, verdict: Verdict, serving: str, says: str) ->
     assert (found.verdict, found.serving) == (verdict, serving), found
     assert says in f"{found.why} {found.plan}", found
     assert "\n" not in found.why + found.plan
+
+
+def test_a_hubs_primary_that_is_named_is_held_and_not_promoted_again() -> None:
+    seen = Evidence(APP, [vrg("dr1", "primary", ""), silent("dr2")], {"dr1": None})
+    assert (told(seen, "dr1").verdict, told(seen, "dr1").serving) == (Verdict.ADOPT, "dr1")
+
+
+def test_the_epoch_of_a_tombstone_is_counted_on_but_is_no_epoch_of_a_hubs_vrg() -> None:
+    look = vrg("dr1", "primary", "").model_copy(update={"tombstone": Epoch.parse("9.t")})
+    found = infer(Evidence(APP, [look, vrg("dr2", "secondary", "")], {"dr1": None, "dr2": None}))
+    assert (found.verdict, found.epoch) == (Verdict.ADOPT, Epoch.parse("9.t"))
+    assert "hub" in found.why
 
 
 def test_a_person_may_name_any_side() -> None:

@@ -71,6 +71,7 @@ from workflows.inputs import (
     OperatorRequest,
     Outcome,
     ProtectUpdate,
+    ReleaseRequest,
     StatusView,
     Step,
     StepState,
@@ -289,6 +290,10 @@ class FakeApplication:
     @workflow.update
     async def unprotect(self, request: UnprotectRequest) -> Answer:
         return await self._start("unprotect", request)
+
+    @workflow.update
+    async def release(self, request: ReleaseRequest) -> Answer:
+        return await self._start("release", request)
 
     @workflow.update
     async def abort(self, request: OperatorRequest) -> Answer:

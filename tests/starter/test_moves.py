@@ -72,6 +72,7 @@ def test_no_means_nothing_was_changed(calm: World, namespace: str, terminal: Non
         ["failover", "--to", "dr2"],
         ["relocate", "--to", "dr2"],
         ["unprotect"],
+        ["release"],
         ["abort"],
         ["retry", "--accept-data-loss"],
     ],
@@ -233,6 +234,15 @@ def test_unprotect_carries_the_forgotten_cluster(world: World, namespace: str) -
     result = hubless("unprotect", "shop", "-n", namespace, "--forget-cluster", "dr1", "--yes")
     assert result.exit_code == 0, result.output
     assert world.requests[0][1].forget_clusters == ["dr1"]
+
+
+def test_release_says_what_it_means_and_asks(calm: World, namespace: str, terminal: None) -> None:
+    result = hubless("release", "shop", "-n", namespace, "--reason", "back to the hub", answers="y\n")
+    assert result.exit_code == 0, result.output
+    assert "Releasing shop changes nothing that runs." in result.stderr
+    assert "a loss of dr1 is no concern of ours" in result.stderr
+    ((verb, request),) = calm.requests
+    assert (verb, request.reason) == ("release", "back to the hub")
 
 
 def test_the_running_action_is_part_of_the_present_state(namespace: str) -> None:

@@ -13,6 +13,7 @@ from activities.access.protocol import Object
 from activities.contracts import ProtectRequest
 from ramen import names
 from ramen.app import ActionKind, AppSpec, Decision, PolicyCluster
+from ramen.desired import released_annotations
 from ramen.drpc_edits import Entity, Known
 from ramen.epoch import Epoch
 from ramen.errors import ClusterUnreachable, HublessError, Refused
@@ -317,6 +318,25 @@ async def test_the_copy_of_what_was_unprotected_goes(world: World) -> None:
     world.workflows.state, world.workflows.ended = None, True
     await world.look(8, mark=True)
     assert world.obj is None
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["the workflow ended", "Temporal forgot it"])
+async def test_the_copy_of_what_was_given_back_goes_and_asks_for_nothing(world: World, ended: bool) -> None:
+    """S7: a hub drives the VRG; a deletion that was taken for an unprotect would delete it."""
+    world.create()
+    await world.look()
+    left = released_annotations(Epoch(number=2, token="t"))
+    annotations = {key: value for key, value in left.items() if value}
+    world.vrgs = {"dr1": {"metadata": {"name": "shop", "namespace": "web", "annotations": annotations}}}
+    world.workflows.state, world.workflows.ended = None, ended
+    asked = list(world.workflows.sent)
+    await world.look(8, mark=True)
+    assert world.obj is None
+    assert world.workflows.sent == asked
+    world.create()
+    await world.look(8, mark=True)
+    assert world.workflows.sent == asked, "nor is a new object a wish to take it back"
+    assert "given back to a Ramen hub" in world.condition("Available")["message"]
 
 
 async def test_a_lost_workflow_deletes_nothing(world: World) -> None:

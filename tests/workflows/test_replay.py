@@ -1,7 +1,7 @@
 """Stored histories of every action still replay: a change of workflow code must not break what runs.
 
-`tests/histories/<version>/` holds the histories of `test_moves.py` and `test_adopt.py` as that version ran them, over a
-world in memory. After a release, with `tests/workflows/test_moves.py tests/workflows/test_adopt.py` as arguments:
+`tests/histories/<version>/` holds the histories of `test_moves.py`, `test_adopt.py` and `test_release.py` as that
+version ran them, over a world in memory. After a release of Hubless, with these three files as arguments:
 HUBLESS_RECORD_HISTORIES=tests/histories/<version> python -m pytest
 """
 

@@ -21,9 +21,10 @@ from activities import contracts
 from activities.contracts import Gate
 from activities.forwarding import ForwardingActivities
 from ramen.app import AppRef, AppSpec, Decision, Observed, PodCount, PolicyCluster, Role, StoreReport, Volume, Witness
+from ramen.desired import released_annotations
 from ramen.epoch import Epoch, check_write
 from ramen.errors import HublessError
-from ramen.names import EPOCH
+from ramen.names import ACTION, EPOCH
 
 FROM_THE_COMMAND_LINE = ("prove_installation",)
 """Contracts that no workflow calls."""
@@ -68,6 +69,8 @@ class World:
         """A wait that is cancelled fails instead, as one does whose worker died."""
         self.publishing: dict[str, asyncio.Event] = {}
         """By cluster: what a decision's publication waits for; it does not learn of a stop, and succeeds."""
+        self.vanishes_at_release = ""
+        """A cluster that falls silent when its VRG is to be let go."""
         self.placement_reason = ""
         """Why the preferred cluster was chosen, as the resolver says."""
         self.dropped: set[str] = set()
@@ -202,6 +205,7 @@ class World:
         check_write(request.epoch, Epoch.of(vrg), f"VRG on {request.cluster}")
         if vrg:
             self.set_epoch(request.cluster, str(request.epoch))
+            vrg["metadata"]["annotations"][ACTION] = request.action
         self.log.append(("stamp_epoch", request.cluster, str(request.epoch.number)))
         return self._seen(request.cluster)
 
@@ -263,6 +267,17 @@ class World:
         self._reach(request.cluster)
         self.vrgs.pop(request.cluster, None)
         self.log.append(("delete_vrg", request.cluster, ""))
+
+    async def release_vrg(self, request: contracts.ReleaseVrg) -> None:
+        if request.cluster == self.vanishes_at_release:
+            self.silent.add(request.cluster)
+        self._reach(request.cluster)
+        vrg = self.vrgs[request.cluster]
+        check_write(request.epoch, Epoch.of(vrg), f"VRG on {request.cluster}")
+        vrg["metadata"]["annotations"] = {
+            key: value for key, value in released_annotations(request.epoch).items() if value
+        }
+        self.log.append(("release_vrg", request.cluster, ""))
 
     async def remove_restored(self, request: contracts.RemoveRestored) -> list[str]:
         self._reach(request.cluster)
