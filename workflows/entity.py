@@ -86,6 +86,8 @@ class DRPlacementControl:
         self._following: set[asyncio.Task[None]] = set()
         self._stop_answer: StopAnswer | None = None
         self._wake = False
+        self._is_over = False
+        """The application was unprotected or given back: nothing is begun any more, the mirror is still written."""
         self._gone = False
         self._looking: asyncio.Task[None] | None = None
         self._aborting: asyncio.Task[None] | None = None
@@ -167,7 +169,7 @@ class DRPlacementControl:
         self._stop_answer = answer
 
     def _hint(self) -> None:
-        if self._state.app and not self._state.superseded and self._child is None and not self._gone:
+        if self._state.app and not self._state.superseded and self._child is None and not self._is_over:
             self._wake = True
 
     # --- updates ----------------------------------------------
@@ -581,12 +583,12 @@ class DRPlacementControl:
             self._change(action=self._state.history[-1])
         self._change(debts=decide.debts_of(self._state, result, now))
         self._child = None
-        is_over = kind in (ActionKind.UNPROTECT, ActionKind.RELEASE) and result.outcome is Outcome.DONE
-        if is_over and kind is ActionKind.RELEASE:
+        self._is_over = kind in (ActionKind.UNPROTECT, ActionKind.RELEASE) and result.outcome is Outcome.DONE
+        if self._is_over and kind is ActionKind.RELEASE:
             self._state = decide.given_away(self._state)
         self._show()
         await self._write_mirror(kind, record, result)
-        if is_over:
+        if self._is_over:
             await self._release_lock(child.id)
             self._gone = True
         elif kind is not ActionKind.REPROTECT and self._state.decision.cluster:
@@ -618,7 +620,7 @@ class DRPlacementControl:
     async def _clean_up(self) -> None:
         """Starts the Reprotect; nothing when an action runs. The lock is held."""
         state = self._state
-        if self._child is not None or state.app is None or state.superseded or state.epoch is None:
+        if self._child is not None or state.app is None or state.superseded or state.epoch is None or self._is_over:
             return
         if state.decision.cluster is None or state.interrupted:
             return
@@ -814,7 +816,7 @@ class DRPlacementControl:
     def _app(self) -> AppSpec:
         if self._state.superseded:
             raise Refused(f"{self._state.name} is driven by somebody else: {self._state.superseded}")
-        if self._state.app is None:
+        if self._state.app is None or self._is_over:
             raise decide.not_protected(self._state)
         return self._state.app
 

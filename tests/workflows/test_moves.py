@@ -11,7 +11,7 @@ from temporalio.api.enums.v1 import EventType
 from activities.contracts import Gate
 from tests.workflows.conftest import Application
 from tests.workflows.world import World
-from workflows.inputs import MoveRequest, OperatorRequest, Outcome, UnprotectRequest
+from workflows.inputs import ClusterSignal, MoveRequest, OperatorRequest, Outcome, UnprotectRequest
 
 
 async def test_protect_then_fail_over_with_the_source_alive(shop: Application, world: World) -> None:
@@ -464,3 +464,21 @@ async def test_a_failover_back_that_meets_the_published_decision_needs_the_loss_
     view = await shop.protected()
     assert view.state.decision.cluster == "dr2"
     assert (world.role("dr1"), world.role("dr2")) == ("secondary", "primary")
+
+
+async def test_a_hint_right_after_an_unprotect_protects_nothing_again(shop: Application, world: World) -> None:
+    """The deleted VRG is told to the entity while it still writes its last words to the stores."""
+    await shop.protect()
+    await shop.protected()
+    world.mirroring.clear()
+    answer = await shop.update("unprotect", UnprotectRequest(request_id="u1"))
+    await shop.ended(answer.workflow_id)
+    await shop.entity.signal("vrg_observed", ClusterSignal(cluster="dr2", reason="deleted"))
+    await shop.status()  # whatever follows from the hint was scheduled by now
+    error = await shop.refused("failover", MoveRequest(target="dr2", request_id="f1"))
+    assert "not protected" in error.message
+    world.mirroring.set()
+    await shop.entity.result()
+    assert world.vrgs == {}
+    children = [found.id async for found in shop.client.list_workflows(f'WorkflowId STARTS_WITH "{shop.entity.id}/"')]
+    assert f"{shop.entity.id}/reprotect-{answer.epoch}" not in children

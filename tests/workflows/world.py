@@ -73,6 +73,9 @@ class World:
         """A cluster that falls silent when its VRG is to be let go."""
         self.placement_reason = ""
         """Why the preferred cluster was chosen, as the resolver says."""
+        self.mirroring = asyncio.Event()
+        """Cleared: the stores let a write of the state wait."""
+        self.mirroring.set()
         self.dropped: set[str] = set()
         """Volumes that a promotion does not restore."""
         self.unwitnessed: set[str] = set()
@@ -330,6 +333,7 @@ class World:
         return contracts.StoresSeen(stores=reports, newest_epoch=newest)
 
     async def mirror_state(self, request: contracts.MirrorState) -> list[str]:
+        await self.mirroring.wait()
         self.log.append(("mirror_state", "", request.document["phase"]))
         self.mirrored = {**request.document, "epoch": request.epoch.model_dump()}
         self.mirrored_decision = request.decision
