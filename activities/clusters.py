@@ -35,7 +35,7 @@ from activities.waiting import SharedWatch
 from activities.waits import Waits, WaitTimes, beating
 from ramen import gates, names
 from ramen.app import AppRef, AppSpec, Decision, Observed, Role
-from ramen.desired import annotations_of, desired_vrg, merge, ordered_profiles, same_profiles
+from ramen.desired import Drawback, annotations_of, desired_vrg, merge, ordered_profiles, same_profiles
 from ramen.epoch import Epoch, check_write
 from ramen.errors import AlreadyExists, Conflict, NotFound, NotYet
 from ramen.kinds import CONFIG_MAP, NAMESPACE, PLACEMENT_DECISION, PV, PVC, VRG, Kind
@@ -319,8 +319,8 @@ class ClusterActivities:
     async def _body(self, request: WriteVrg, vrg: Object | None) -> Object | None:
         """The object to write, or None when nothing would change.
 
-        Another order of S3 profiles alone is no reason to write, unless the first one, at which the operator of a
-        primary stops uploading, is silent (S9).
+        Another order of S3 profiles alone is no reason to write, unless the first one, from which the operator of a
+        primary restores and at which it stops uploading, has a drawback (S9).
         """
 
         def desired(profiles: list[str]) -> Object:
@@ -328,16 +328,17 @@ class ClusterActivities:
                 request.app, request.cluster, request.wanted, profiles, vrg, request.decision, request.volumes
             )
 
-        by_default = desired(ordered_profiles(request.app, request.cluster, set()))
+        by_default = desired(ordered_profiles(request.app, request.cluster, {}))
         present: list[str] = ((vrg or {}).get("spec") or {}).get("s3Profiles") or []
         kept = desired(present) if vrg is not None and same_profiles(vrg, by_default) else by_default
         changed = merge(vrg, kept)
         if request.wanted.role is not Role.PRIMARY:
             return changed
-        silent = await self._silent_profiles(request.app)
-        if changed is None and (not present or present[0] not in silent):
+        silent = dict.fromkeys(await self._silent_profiles(request.app), Drawback.SILENT)
+        wrong = {**request.drawbacks, **silent}
+        if changed is None and (not present or present[0] not in wrong):
             return None
-        return merge(vrg, desired(ordered_profiles(request.app, request.cluster, silent)))
+        return merge(vrg, desired(ordered_profiles(request.app, request.cluster, wrong)))
 
     async def _check_tombstone(self, access: ClusterAccess, app: AppRef, cluster: str, epoch: Epoch) -> Epoch | None:
         found = Epoch.of(await looking.read_tombstone(access, app))

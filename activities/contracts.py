@@ -13,6 +13,7 @@ from typing import Any
 from temporalio import activity
 
 from ramen.app import AppRef, AppSpec, Decision, Observed, StoreReport, Volume, Wanted, Wire, Witness
+from ramen.desired import Drawback
 from ramen.epoch import Epoch
 
 
@@ -63,6 +64,8 @@ class WriteVrg(Wire):
     """Facts that travel with a promotion (S10)."""
     volumes: list[Volume] = []
     """Written on the VRG as the volumes last known to be protected (S3)."""
+    drawbacks: dict[str, Drawback] = {}
+    """By S3 profile, what was wrong with its store for a promotion when the action began (S9)."""
     only_existing: bool = False
     """Never create: a demotion has nothing to demote where no VRG is."""
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from activities.contracts import StoresSeen
 from ramen import gates
 from ramen.app import ActionKind, AppRef, Observed, Volume
+from ramen.desired import Drawback, drawbacks
 from ramen.epoch import Epoch, is_foreign
 from ramen.errors import NoStore, Refused, Superseded, VolumesMissing
 from ramen.gates import VRGRead
@@ -146,6 +147,14 @@ def check_stores(state: AppState, request: MoveRequest, stores: StoresSeen, pres
             f"cannot restore {'it' if len(missing) == 1 else 'them'}. {remedy}, or: "
             f"--accept-missing-volumes {' '.join(missing)}. Nothing was changed."
         )
+
+
+def store_drawbacks(
+    state: AppState, request: MoveRequest, stores: StoresSeen, written: list[str]
+) -> dict[str, Drawback]:
+    """What is wrong with which store for this move, by the look at them and by which of them took the claim."""
+    wanted = [volume for volume in state.volumes if volume.name not in request.accept_missing_volumes]
+    return drawbacks(stores.stores, wanted, written)
 
 
 def is_unsettled(state: AppState, target: Observed) -> bool:

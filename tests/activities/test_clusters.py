@@ -27,6 +27,7 @@ from activities.contracts import (
 from activities.waits import beating
 from ramen import names
 from ramen.app import Decision, Observed, Role, Volume
+from ramen.desired import Drawback
 from ramen.epoch import Epoch
 from ramen.errors import ClusterUnreachable
 from ramen.kinds import CONFIG_MAP, NAMESPACE, PLACEMENT_DECISION, POD, PV, PVC, VOLUME_REPLICATION, VRG, Kind
@@ -186,6 +187,14 @@ async def test_silent_stores_go_last_and_the_order_alone_is_no_reason_to_write(w
     assert world.vrg("dr2")["spec"]["s3Profiles"] == ["s3-dr1", "s3-dr2"]
     world.silent = set()
     await run(world.activities.write_vrg, write(Role.PRIMARY, cluster="dr2"))
+    assert world.vrg("dr2")["spec"]["s3Profiles"] == ["s3-dr1", "s3-dr2"]
+
+
+async def test_a_store_that_was_emptied_is_not_the_one_to_restore_from(world: World) -> None:
+    """S9: the operator restores from the first store that can be read, and reports ready with nothing in it."""
+    await made_primary(world, cluster="dr2")
+    request = write(Role.PRIMARY, 2, cluster="dr2")
+    await run(world.activities.write_vrg, request.model_copy(update={"drawbacks": {"s3-dr2": Drawback.LACKS_VOLUMES}}))
     assert world.vrg("dr2")["spec"]["s3Profiles"] == ["s3-dr1", "s3-dr2"]
 
 

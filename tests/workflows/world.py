@@ -21,6 +21,7 @@ from activities import contracts
 from activities.contracts import Gate
 from activities.forwarding import ForwardingActivities
 from ramen.app import AppRef, AppSpec, Decision, Observed, PodCount, PolicyCluster, Role, StoreReport, Volume, Witness
+from ramen.desired import Drawback
 from ramen.epoch import Epoch, check_write
 from ramen.errors import HublessError
 from ramen.names import EPOCH
@@ -72,6 +73,8 @@ class World:
         """Why the preferred cluster was chosen, as the resolver says."""
         self.dropped: set[str] = set()
         """Volumes that a promotion does not restore."""
+        self.drawbacks: dict[str, dict[str, Drawback]] = {}
+        """By cluster: what the last write of its VRG said of the stores."""
         self.unwitnessed: set[str] = set()
         self.claims: dict[int, Epoch] = {}
         self.lock_holder = ""
@@ -211,6 +214,7 @@ class World:
         if old is None and request.only_existing:
             return self._seen(request.cluster)
         self._write(request.cluster, request.wanted.role.value, request.wanted.epoch)
+        self.drawbacks[request.cluster] = request.drawbacks
         self.log.append(("write_vrg", request.cluster, request.wanted.role.value))
         return self._seen(request.cluster)
 
