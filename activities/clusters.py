@@ -7,7 +7,7 @@ that read; after a 409 it reads and decides again (D14). Nothing is decided here
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
@@ -34,7 +34,7 @@ from activities.mirror import Mirror
 from activities.waiting import SharedWatch
 from activities.waits import Waits, WaitTimes, beating
 from ramen import gates, names
-from ramen.app import AppRef, AppSpec, Decision, Observed, Role
+from ramen.app import AppRef, Decision, Observed, Role
 from ramen.desired import Drawback, annotations_of, desired_vrg, merge, ordered_profiles, same_profiles
 from ramen.epoch import Epoch, check_write
 from ramen.errors import AlreadyExists, Conflict, NotFound, NotYet
@@ -51,8 +51,8 @@ VR_ARCHIVED = names.VRG_PREFIX + "vr-archived"
 UPLOAD_REQUESTED = "hubless.io/upload-requested"
 """On a VRG: changed to wake the operator, which an annotation does without a new generation (vrg.md 1.2)."""
 
-SilentProfiles = Callable[[AppSpec], Awaitable[set[str]]]
-"""S3 profiles of an application whose store does not answer now; quick, for it is on the way of a promotion (S9)."""
+SilentProfiles = Callable[[Collection[str]], Awaitable[set[str]]]
+"""Those S3 profiles whose store does not answer now; quick, for it is on the way of a promotion (S9)."""
 
 
 class Clusters(Protocol):
@@ -334,7 +334,10 @@ class ClusterActivities:
         changed = merge(vrg, kept)
         if request.wanted.role is not Role.PRIMARY:
             return changed
-        silent = dict.fromkeys(await self._silent_profiles(request.app), Drawback.SILENT)
+        # A store that was silent when the action began is not asked again: that would cost another second (D15).
+        known = {profile for profile, drawback in request.drawbacks.items() if drawback is Drawback.SILENT}
+        asked = set(by_default["spec"]["s3Profiles"]) - known
+        silent = dict.fromkeys(await self._silent_profiles(asked), Drawback.SILENT)
         wrong = {**request.drawbacks, **silent}
         if changed is None and (not present or present[0] not in wrong):
             return None

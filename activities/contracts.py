@@ -184,6 +184,9 @@ class StoresQuery(Wire):
     profiles: list[str]
     witness: bool = False
     """Whether the witness of the final sync is wanted as well; one more request per store."""
+    enough: list[Volume] | None = None
+    """Volumes that a promotion needs: once they were found, a store that has not answered in a second is left out.
+    None waits for every store as long as a store may take."""
 
 
 class StoresSeen(Wire):

@@ -747,7 +747,9 @@ class DRPlacementControl:
     async def _stores(self, app: AppSpec) -> contracts.StoresSeen:
         return await call(
             contracts.read_stores,
-            contracts.StoresQuery(app=app.ref, profiles=[cluster.s3_profile for cluster in app.clusters]),
+            contracts.StoresQuery(
+                app=app.ref, profiles=[cluster.s3_profile for cluster in app.clusters], enough=self._state.volumes
+            ),
             queue=names.CONTROL_QUEUE,
             limits=STORE,
             summary="Look at the stores",

@@ -198,6 +198,15 @@ async def test_a_store_that_was_emptied_is_not_the_one_to_restore_from(world: Wo
     assert world.vrg("dr2")["spec"]["s3Profiles"] == ["s3-dr1", "s3-dr2"]
 
 
+async def test_a_store_that_was_silent_when_the_action_began_is_not_asked_again(world: World) -> None:
+    await made_primary(world, cluster="dr2")
+    asked = world.asked
+    request = write(Role.PRIMARY, 2, cluster="dr2")
+    await run(world.activities.write_vrg, request.model_copy(update={"drawbacks": {"s3-dr2": Drawback.SILENT}}))
+    assert world.asked == asked + 1
+    assert world.vrg("dr2")["spec"]["s3Profiles"] == ["s3-dr1", "s3-dr2"]
+
+
 async def test_a_demotion_asks_no_store(world: World) -> None:
     await made_primary(world)
     asked = world.asked

@@ -278,6 +278,24 @@ async def test_a_promotion_finds_the_volumes_in_the_store_that_can_be_read(spoil
     assert bool(first.error) is not readable
 
 
+@pytest.mark.parametrize("name", ["slow", "trickling"])
+async def test_a_promotion_waits_a_second_for_a_store_that_it_does_not_need(spoilt: Spoilt, name: str) -> None:
+    await upload(spoilt.stores["s3-dr2"], "a")
+    spoilt.fault = FAULTS[name]
+    began = time.monotonic()
+    first, second = (await seen(spoilt, [VOLUME])).stores
+    assert time.monotonic() - began < STORE_SECONDS + BUSY_MACHINE_SECONDS
+    assert (first.reachable, second.volumes) == (False, [VOLUME])
+    assert "s3-dr1 did not answer within 1 s" in first.error
+
+
+async def test_a_promotion_waits_for_a_late_store_that_has_the_volume_alone(spoilt: Spoilt) -> None:
+    await upload(spoilt.honest, "a")
+    spoilt.fault = StoreFault(slow=1.3)
+    first, second = (await seen(spoilt, [VOLUME])).stores
+    assert (first.volumes, second.volumes) == ([VOLUME], [])
+
+
 async def test_a_store_that_was_emptied_answers_and_has_nothing(spoilt: Spoilt) -> None:
     await upload(spoilt.stores["s3-dr2"], "a")
     first, second = (await seen(spoilt)).stores
@@ -285,9 +303,9 @@ async def test_a_store_that_was_emptied_answers_and_has_nothing(spoilt: Spoilt) 
     assert second.volumes == [VOLUME]
 
 
-async def seen(spoilt: Spoilt) -> StoresSeen:
+async def seen(spoilt: Spoilt, enough: list[Volume] | None = None) -> StoresSeen:
     activities = StoreActivities(spoilt.mirror(), spoilt.stores)
-    query = StoresQuery(app=AppRef(namespace=APP[0], name=APP[1]), profiles=BOTH)
+    query = StoresQuery(app=AppRef(namespace=APP[0], name=APP[1]), profiles=BOTH, enough=enough)
     found: StoresSeen = await ActivityEnvironment().run(activities.read_stores, query)
     return found
 
