@@ -249,6 +249,30 @@ def fault_replication(
     _run(name, work)
 
 
+@fault.command("array-clock")
+def fault_array_clock(
+    seconds: Annotated[float, typer.Argument(metavar="SECONDS", help="Ahead; negative is behind, 0 is right.")],
+    name: Name = "default",
+) -> None:
+    """Set the clock wrong with which the array dates its syncs.
+
+    \b
+    Examples:
+      # ten minutes ahead
+      hubless sandbox fault array-clock 600
+    \b
+      # ten minutes behind
+      hubless sandbox fault array-clock -- -600
+    """
+
+    async def work(sandbox: Sandbox) -> int:
+        now = faults.load(sandbox.state.directory)
+        faults.save(sandbox.directory, now.model_copy(update={"array_clock": seconds}))
+        return exitcodes.DONE
+
+    _run(name, work)
+
+
 def _volume_fault(part: str, allowed: tuple[str, ...]) -> None:
     """Adds `fault promotion|demotion|resync`."""
 

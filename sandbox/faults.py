@@ -53,6 +53,8 @@ class Faults(BaseModel):
     """By cluster: demotions never complete."""
     resync: dict[str, Literal["hang"]] = {}
     """By cluster: resynchronisations never end."""
+    array_clock: float = 0.0
+    """Seconds by which the clock is wrong with which the array dates its syncs; the clusters' clocks stay right."""
     stores: dict[str, StoreFault] = {}
     """By cluster: what its store does wrong, once something stands in front of it (`sandbox.sites.spoil_store`)."""
 

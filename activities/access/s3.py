@@ -260,7 +260,10 @@ class S3Store:
                 self._note_answer(began)
                 raise self._refusal(err) from err
             except BotoCoreError as err:
-                raise StoreUnreachable(f"S3 profile {self.name}: {self.endpoint} does not answer ({err})") from err
+                raise StoreUnreachable(
+                    f"S3 profile {self.name}: {self.endpoint} does not answer ({err}); look at the store and at the "
+                    "network between"
+                ) from err
             finally:
                 del calls[mine]
 

@@ -469,13 +469,28 @@ async def test_deleted_is_what_the_server_says(world: World) -> None:
 
 async def test_reprotected_needs_a_sync_after_the_promotion_of_every_volume(world: World) -> None:
     await made_primary(world)
-    world.replicate("data-0", "primary", promoted="2026-01-01T10:00:00Z", synced="2026-01-01T10:00:01Z")
+    world.replicate("data-0", "primary", promoted="2026-01-01T10:00:00Z", synced="")
     world.replicate("data-1", "primary", promoted="2026-01-01T10:00:00Z", synced="2026-01-01T10:00:00Z")
     told = Told()
     wait = asyncio.create_task(told.run(world.activities.await_vrg, awaiting(Gate.REPROTECTED, volumes=VOLUMES)))
-    await until(lambda: any("data-1" in beat for beat in told.beats))
-    assert not any("data-0" in beat for beat in told.beats)
+    await until(lambda: any("data-0" in beat and "data-1" in beat for beat in told.beats))
+    world.replicate("data-0", "primary", promoted="2026-01-01T10:00:00Z", synced="2026-01-01T10:00:01Z")
+    await until(lambda: told.beats and "data-0" not in told.beats[-1])
+    assert not wait.done()
     world.replicate("data-1", "primary", promoted="2026-01-01T10:00:00Z", synced="2026-01-01T10:01:00Z")
+    await wait
+
+
+async def test_a_sync_that_an_array_with_a_clock_ahead_dates_after_the_promotion_proves_nothing(world: World) -> None:
+    """D16: array and cluster have clocks of their own; this sync went the other way, before the promotion."""
+    await made_primary(world)
+    promoted, volumes = "2026-01-01T10:00:00Z", VOLUMES[:1]
+    world.replicate("data-0", "primary", promoted=promoted, synced="2026-01-01T10:09:50Z")
+    told = Told()
+    wait = asyncio.create_task(told.run(world.activities.await_vrg, awaiting(Gate.REPROTECTED, volumes=volumes)))
+    await until(lambda: any("10:09:50Z, waiting for the next one" in beat for beat in told.beats))
+    assert not wait.done()
+    world.replicate("data-0", "primary", promoted=promoted, synced="2026-01-01T10:10:20Z")
     await wait
 
 
