@@ -7,7 +7,7 @@ that read; after a 409 it reads and decides again (D14). Nothing is decided here
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
@@ -35,8 +35,16 @@ from activities.mirror import Mirror
 from activities.waiting import SharedWatch
 from activities.waits import Waits, WaitTimes, beating
 from ramen import gates, names
-from ramen.app import AppRef, AppSpec, Decision, Observed, Role
-from ramen.desired import annotations_of, desired_vrg, merge, ordered_profiles, released_annotations, same_profiles
+from ramen.app import AppRef, Decision, Observed, Role
+from ramen.desired import (
+    Drawback,
+    annotations_of,
+    desired_vrg,
+    merge,
+    ordered_profiles,
+    released_annotations,
+    same_profiles,
+)
 from ramen.epoch import Epoch, check_write
 from ramen.errors import AlreadyExists, Conflict, NotFound, NotYet
 from ramen.kinds import CONFIG_MAP, NAMESPACE, PLACEMENT_DECISION, PV, PVC, VRG, Kind
@@ -49,8 +57,8 @@ TRIES = 5
 VR_ARCHIVED = names.VRG_PREFIX + "vr-archived"
 """The operator's mark that a PVC or PV is in S3; it uploads again what lacks it (vrg.md 2.2 step 7)."""
 
-SilentProfiles = Callable[[AppSpec], Awaitable[set[str]]]
-"""S3 profiles of an application whose store does not answer now; quick, for it is on the way of a promotion (S9)."""
+SilentProfiles = Callable[[Collection[str]], Awaitable[set[str]]]
+"""Those S3 profiles whose store does not answer now; quick, for it is on the way of a promotion (S9)."""
 
 
 class Clusters(Protocol):
@@ -336,8 +344,8 @@ class ClusterActivities:
     async def _body(self, request: WriteVrg, vrg: Object | None) -> Object | None:
         """The object to write, or None when nothing would change.
 
-        Another order of S3 profiles alone is no reason to write, unless the first one, at which the operator of a
-        primary stops uploading, is silent (S9).
+        Another order of S3 profiles alone is no reason to write, unless the first one, from which the operator of a
+        primary restores and at which it stops uploading, has a drawback (S9).
         """
 
         def desired(profiles: list[str]) -> Object:
@@ -345,16 +353,20 @@ class ClusterActivities:
                 request.app, request.cluster, request.wanted, profiles, vrg, request.decision, request.volumes
             )
 
-        by_default = desired(ordered_profiles(request.app, request.cluster, set()))
+        by_default = desired(ordered_profiles(request.app, request.cluster, {}))
         present: list[str] = ((vrg or {}).get("spec") or {}).get("s3Profiles") or []
         kept = desired(present) if vrg is not None and same_profiles(vrg, by_default) else by_default
         changed = merge(vrg, kept)
         if request.wanted.role is not Role.PRIMARY:
             return changed
-        silent = await self._silent_profiles(request.app)
-        if changed is None and (not present or present[0] not in silent):
+        # A store that was silent when the action began is not asked again: that would cost another second (D15).
+        known = {profile for profile, drawback in request.drawbacks.items() if drawback is Drawback.SILENT}
+        asked = set(by_default["spec"]["s3Profiles"]) - known
+        silent = dict.fromkeys(await self._silent_profiles(asked), Drawback.SILENT)
+        wrong = {**request.drawbacks, **silent}
+        if changed is None and (not present or present[0] not in wrong):
             return None
-        return merge(vrg, desired(ordered_profiles(request.app, request.cluster, silent)))
+        return merge(vrg, desired(ordered_profiles(request.app, request.cluster, wrong)))
 
     async def _check_vrg(self, access: ClusterAccess, app: AppRef, cluster: str, vrg: Object, epoch: Epoch) -> None:
         """Refuses a write to a VRG of a newer epoch; one that a hub made carries none, and then the tombstone counts

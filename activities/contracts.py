@@ -13,6 +13,7 @@ from typing import Any
 from temporalio import activity
 
 from ramen.app import AppRef, AppSpec, Decision, Observed, StoreReport, Volume, Wanted, Wire, Witness
+from ramen.desired import Drawback
 from ramen.epoch import Epoch
 
 
@@ -63,6 +64,8 @@ class WriteVrg(Wire):
     """Facts that travel with a promotion (S10)."""
     volumes: list[Volume] = []
     """Written on the VRG as the volumes last known to be protected (S3)."""
+    drawbacks: dict[str, Drawback] = {}
+    """By S3 profile, what was wrong with its store for a promotion when the action began (S9)."""
     only_existing: bool = False
     """Never create: a demotion has nothing to demote where no VRG is."""
 
@@ -191,6 +194,9 @@ class StoresQuery(Wire):
     profiles: list[str]
     witness: bool = False
     """Whether the witness of the final sync is wanted as well; one more request per store."""
+    enough: list[Volume] | None = None
+    """Volumes that a promotion needs: once they were found, a store that has not answered in a second is left out.
+    None waits for every store as long as a store may take."""
 
 
 class StoresSeen(Wire):

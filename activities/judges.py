@@ -110,23 +110,25 @@ class CleanedJudge(Judge):
 
 @dataclass
 class _Syncs:
-    """Sync times of one volume since the wait began."""
+    """Sync times of one promoted volume since it was first seen by this wait; no sync yet is a time before all."""
 
-    last: str = ""
+    last: str | None = None
     advances: int = 0
 
     def take(self, text: str) -> None:
-        if self.last and text > self.last:
+        if self.last is not None and text > self.last:
             self.advances += 1
-        self.last = max(self.last, text)
+        self.last = max(self.last or "", text)
 
 
 @dataclass
 class ReplicationProof:
     """Whether every volume has a sync that is known to have begun after its promotion (D16).
 
-    Only times of the serving cluster's own VolumeReplications are compared with each other. Without a usable
-    transition time, two advances seen since the wait began prove the same: the second sync began after the first.
+    Two advances of the sync time, seen on the promoted volume, prove it: the second sync began after the first one
+    was reported. One is enough when it is dated after the promotion. The date alone proves nothing, because the array
+    dates syncs and the cluster dates promotions: with an array whose clock is ahead, a sync of before the promotion,
+    in the other direction, looks younger than it.
     """
 
     volumes: list[Volume]
@@ -162,9 +164,10 @@ class ReplicationProof:
         if not last:
             return "no sync yet"
         synced, since = parse_time(last), parse_time(promoted.get("lastTransitionTime") or "")
-        if (synced and since and synced > since) or syncs.advances >= 2:
+        is_later = synced is not None and since is not None and synced > since
+        if syncs.advances >= 2 or (syncs.advances == 1 and is_later):
             return ""
-        return f"last sync {last} is not after its promotion"
+        return f"last sync {last}, {'waiting for the next one' if is_later else 'is not after its promotion'}"
 
 
 class ReprotectedJudge(Judge):

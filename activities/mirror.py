@@ -53,6 +53,9 @@ READ_SECONDS = 5.0
 ALL_SECONDS = 60.0
 """Longest look at everything that a store holds, for people; a store that is silent is known by its first request."""
 
+UNREADABLE = "unreadable"
+"""Name of the holder of a lock whose document cannot be read: unknown is never absent (D10)."""
+
 WRITE_TRIES = 3
 """Rounds of read and guarded write; another writer of the same key is rare, three in a row are a fault."""
 
@@ -211,18 +214,20 @@ class Mirror:
         """Takes the lock in every store that answers, in at most `seconds`.
 
         A lock of the same holder is taken over, so is one of `break_holder`, and one that stood still for a TTL on
-        this process's monotonic clock. Raises `LockHeld`, naming holder, store and since when, for any other.
+        this process's monotonic clock. Raises `LockHeld`, naming holder, store and since when, for any other, and for
+        a document that cannot be read, whose holder is `UNREADABLE`.
         """
         deadline = _deadline(seconds)
         what, key = f"{namespace}/{name}", names.lock_key(namespace, name)
         locks = await self._each(lambda store: self._read(store, key, LockDocument), seconds / 2)
         refusals = []
         for profile, found in sorted(locks.values.items()):
-            lock = found[0] if found else None
-            if lock is None or found is None or lock.is_of(holder, epoch):
+            if found is None or (found[0] and found[0].is_of(holder, epoch)):
                 self._standing.pop((profile, key), None)
-            elif not self._stands_still(profile, key, found[1]) and lock.holder != break_holder:
-                refusals.append(_held(what, lock, profile))
+                continue
+            theirs = found[0].holder if found[0] else UNREADABLE
+            if not self._stands_still(profile, key, found[1]) and theirs != break_holder:
+                refusals.append(_held(what, found[0], profile))
         if refusals:
             raise refusals[0]
         now = self._now()
@@ -242,9 +247,9 @@ class Mirror:
                 await self._put(store, key, mine, found)
             except PreconditionFailed:
                 other = await self._read(store, key, LockDocument)
-                if other is None or other[0] is None:
+                if other is None:
                     raise
-                if not other[0].is_of(holder, epoch):
+                if other[0] is None or not other[0].is_of(holder, epoch):
                     raise _held(what, other[0], store.name) from None
             self._standing.pop((store.name, key), None)
 
@@ -266,17 +271,20 @@ class Mirror:
     ) -> LockResult:
         """Renews the lock where it is ours, and takes it where a store came back without it.
 
-        Raises `LockLost` when another holder, or a later action of ours, has it in any store that answers.
+        Raises `LockLost` when another holder, or a later action of ours, has it in any store that answers, or when a
+        document is there that cannot be read.
         """
         key, now = names.lock_key(namespace, name), self._now()
         expires = now + timedelta(seconds=LOCK_TTL_SECONDS)
 
-        async def renew(store: S3Store) -> LockDocument | None:
+        async def renew(store: S3Store) -> str:
             for _ in range(WRITE_TRIES):
                 found = await self._read(store, key, LockDocument)
                 lock = found[0] if found else None
+                if found and lock is None:
+                    return UNREADABLE
                 if lock and not lock.is_of(holder, epoch):
-                    return lock
+                    return f"{lock.holder} (epoch {lock.epoch.number}, since {_clock_time(lock.acquired)})"
                 if lock:
                     changes = {"expires": expires, "renewals": lock.renewals + 1, "epoch": epoch}
                     mine = lock.model_copy(update={**changes, "workflow_id": workflow_id or lock.workflow_id})
@@ -286,7 +294,7 @@ class Mirror:
                     )
                 try:
                     await self._put(store, key, mine, found)
-                    return None
+                    return ""
                 except PreconditionFailed:
                     continue
             raise StoreUnreachable(f"S3 profile {store.name}: the lock changes faster than it can be renewed")
@@ -295,8 +303,7 @@ class Mirror:
         for profile, other in sorted(answers.values.items()):
             if other:
                 raise LockLost(
-                    f"the lock of {namespace}/{name} in S3 profile {profile} is now held by {other.holder} "
-                    f"(epoch {other.epoch.number}, since {_clock_time(other.acquired)}); this action stops"
+                    f"the lock of {namespace}/{name} in S3 profile {profile} is now held by {other}; this action stops"
                 )
         return LockResult(sorted(answers.values), answers.failed)
 
@@ -591,7 +598,12 @@ def _require_same_request(what: str, found: EpochClaim, claim: EpochClaim, profi
     )
 
 
-def _held(what: str, lock: LockDocument, profile: str) -> LockHeld:
+def _held(what: str, lock: LockDocument | None, profile: str) -> LockHeld:
+    if lock is None:
+        return LockHeld(
+            f"the lock of {what} in S3 profile {profile} cannot be read: another tool may hold it; wait "
+            f"until it is done, or use --break-lock {UNREADABLE} when nobody holds it"
+        )
     return LockHeld(
         f"{what} is locked by {lock.holder} (epoch {lock.epoch.number}, since {_clock_time(lock.acquired)}, S3 profile "
         f"{profile}); wait until it is done, or use --break-lock '{lock.holder}' when it is gone for good"

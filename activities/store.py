@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ from activities.contracts import (
 )
 from activities.errors import implements
 from activities.mirror import RENEW_SECONDS, STORE_SECONDS, Mirror
-from ramen.app import AppRef, AppSpec, Decision, StoreReport, Witness
+from ramen.app import AppRef, AppSpec, Decision, StoreReport, Volume, Witness
 from ramen.errors import Invalid, StaleEpoch, StoreDenied, StoreUnreachable
 from ramen.s3layout import DecisionDocument, Document, EpochClaim, HistoryDocument, StateDocument
 
@@ -137,7 +137,7 @@ class StoreActivities:
         namespace, name = request.app.namespace, request.app.name
         mirror = self._mirror.of(request.profiles)
         reports, newest, witness = await asyncio.gather(
-            self._restorable(namespace, name, request.profiles),
+            self._restorable(namespace, name, request.profiles, request.enough),
             mirror.newest_epoch(namespace, name),
             mirror.read_witness(namespace, name) if request.witness else _nothing(),
         )
@@ -213,9 +213,8 @@ class StoreActivities:
         _report(str(app), written.failed)
         return written.stored
 
-    async def silent_profiles(self, app: AppSpec) -> set[str]:
-        """Profiles of an application whose store does not answer within a second; remembered for a few seconds."""
-        profiles = _profiles(app)
+    async def silent_profiles(self, profiles: Collection[str]) -> set[str]:
+        """Those of the profiles whose store does not answer within a second; remembered for a few seconds."""
         answers = await asyncio.gather(*(self._is_silent(profile) for profile in profiles))
         return {profile for profile, silent in zip(profiles, answers, strict=True) if silent}
 
@@ -239,16 +238,29 @@ class StoreActivities:
             return False
         return True
 
-    async def _restorable(self, namespace: str, name: str, profiles: list[str]) -> list[StoreReport]:
-        configured = {profile: self._operator[profile] for profile in profiles if profile in self._operator}
-        reports = {
-            report.profile: report for report in await self._mirror.restorable_volumes(namespace, name, configured)
-        }
-        absent = "not configured on this worker"
-        return [
-            reports.get(profile) or StoreReport(profile=profile, reachable=False, error=absent)
-            for profile in dict.fromkeys(profiles)
-        ]
+    async def _restorable(
+        self, namespace: str, name: str, profiles: list[str], enough: list[Volume] | None
+    ) -> list[StoreReport]:
+        async def read(profile: str) -> StoreReport:
+            store = self._operator.get(profile)
+            if store is None:
+                return StoreReport(profile=profile, reachable=False, error="not configured on this worker")
+            return (await self._mirror.restorable_volumes(namespace, name, {profile: store}))[0]
+
+        asked = {profile: asyncio.ensure_future(read(profile)) for profile in dict.fromkeys(profiles)}
+        waiting: set[asyncio.Future[StoreReport]] = set(asked.values())
+        try:
+            if waiting and enough is not None:
+                _, waiting = await asyncio.wait(waiting, timeout=STORE_SECONDS)
+            while waiting and not (enough is not None and _found(enough, asked.values())):
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            return [
+                each.result() if each.done() else StoreReport(profile=profile, reachable=False, error=_late(profile))
+                for profile, each in asked.items()
+            ]
+        finally:
+            for each in asked.values():
+                each.cancel()
 
     def _token(self, claim: str) -> str:
         beaten = activity.info().heartbeat_details
@@ -258,6 +270,17 @@ class StoreActivities:
             self._tokens.popitem(last=False)
         activity.heartbeat(token)
         return token
+
+
+def _found(volumes: list[Volume], asked: Iterable[asyncio.Future[StoreReport]]) -> bool:
+    """Whether a store has answered, and those that have hold all the volumes."""
+    reports = [each.result() for each in asked if each.done()]
+    held = {(volume.namespace, volume.name) for report in reports for volume in report.volumes}
+    return any(report.reachable for report in reports) and held >= {(v.namespace, v.name) for v in volumes}
+
+
+def _late(profile: str) -> str:
+    return f"S3 profile {profile} did not answer within {STORE_SECONDS:g} s, and another store has all that is needed"
 
 
 async def _nothing() -> None:

@@ -7,11 +7,13 @@ the wanted role and flags, and the VRG that is there.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from enum import IntEnum
 from typing import Any
 
 from ramen import names
-from ramen.app import ActionKind, AppSpec, Decision, Volume, Wanted
+from ramen.app import ActionKind, AppSpec, Decision, StoreReport, Volume, Wanted
 from ramen.epoch import Epoch
 from ramen.errors import Invalid
 from ramen.kinds import VRG
@@ -139,11 +141,36 @@ def _scheme(entry: Object) -> tuple[bool, bool, bool, bool]:
     )
 
 
-def ordered_profiles(app: AppSpec, cluster: str, silent: set[str]) -> list[str]:
-    """S3 profiles in the order to be written: those that answer first, the cluster's own before the others (S9)."""
+class Drawback(IntEnum):
+    """What is wrong with a store for a promotion, the worst last."""
+
+    NONE = 0
+    TAKES_NO_WRITE = 1
+    """Full, read-only or too slow: the operator's uploads would stop at it, and no store behind it get them."""
+    LACKS_VOLUMES = 2
+    """The operator restores from the first store that can be read, whether or not everything is in it."""
+    SILENT = 3
+
+
+def drawbacks(reports: Iterable[StoreReport], volumes: Iterable[Volume], written: Iterable[str]) -> dict[str, Drawback]:
+    """Profiles with a drawback, by what a look showed of their stores and by which of them took a write just now."""
+    wanted, took = {(volume.namespace, volume.name) for volume in volumes}, set(written)
+    found = {}
+    for report in reports:
+        if not report.reachable:
+            found[report.profile] = Drawback.SILENT
+        elif wanted - {(volume.namespace, volume.name) for volume in report.volumes}:
+            found[report.profile] = Drawback.LACKS_VOLUMES
+        elif report.profile not in took:
+            found[report.profile] = Drawback.TAKES_NO_WRITE
+    return found
+
+
+def ordered_profiles(app: AppSpec, cluster: str, drawbacks: Mapping[str, Drawback]) -> list[str]:
+    """S3 profiles in the order to be written: those without a drawback first, the cluster's own before others (S9)."""
     own = {entry.s3_profile for entry in app.clusters if entry.name == cluster}
     profiles = sorted({entry.s3_profile for entry in app.clusters if entry.s3_profile})
-    return sorted(profiles, key=lambda profile: (profile in silent, profile not in own, profile))
+    return sorted(profiles, key=lambda profile: (drawbacks.get(profile, Drawback.NONE), profile not in own, profile))
 
 
 def merge(present: Object | None, desired: Object) -> Object | None:

@@ -93,6 +93,10 @@ class StoreDenied(HublessError):
     """The S3 endpoint refused the credentials, or the bucket is missing."""
 
 
+class StoreFull(StoreDenied):
+    """The S3 endpoint answers, and has no space left for a write."""
+
+
 class BucketMissing(StoreDenied):
     """The S3 endpoint knows us and has no bucket of that name."""
 

@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from ramen.errors import HublessError, Refused
-from sandbox import faults, sites
+from sandbox import faults, s3server, sites
 from sandbox.lifecycle import Sandbox, SandboxError
 from sandbox.processes import ProcessFailed
 from sandbox.state import Options
@@ -249,6 +249,30 @@ def fault_replication(
     _run(name, work)
 
 
+@fault.command("array-clock")
+def fault_array_clock(
+    seconds: Annotated[float, typer.Argument(metavar="SECONDS", help="Ahead; negative is behind, 0 is right.")],
+    name: Name = "default",
+) -> None:
+    """Set the clock wrong with which the array dates its syncs.
+
+    \b
+    Examples:
+      # ten minutes ahead
+      hubless sandbox fault array-clock 600
+    \b
+      # ten minutes behind
+      hubless sandbox fault array-clock -- -600
+    """
+
+    async def work(sandbox: Sandbox) -> int:
+        now = faults.load(sandbox.state.directory)
+        faults.save(sandbox.directory, now.model_copy(update={"array_clock": seconds}))
+        return exitcodes.DONE
+
+    _run(name, work)
+
+
 def _volume_fault(part: str, allowed: tuple[str, ...]) -> None:
     """Adds `fault promotion|demotion|resync`."""
 
@@ -279,7 +303,7 @@ _volume_fault("resync", ("hang",))
 
 
 def _process_fault(part: str) -> None:
-    """Adds `fault api|store|worker|operator|gitops|temporal|array`."""
+    """Adds `fault api|worker|operator|gitops|temporal|array`."""
 
     def command(
         verb: Annotated[str, typer.Argument(metavar="stop|start|freeze|thaw|restart|kill", help="What happens.")],
@@ -291,22 +315,94 @@ def _process_fault(part: str) -> None:
                 await sites.lose_history(sandbox)
                 console.success("temporal: started again without any history; next: hubless adopt --all")
                 return exitcodes.DONE
-            if verb not in VERBS:
-                raise SandboxError(f"{verb}: give one of {', '.join(VERBS)}")
-            if part in PARTS and not cluster:
-                raise SandboxError(f"each cluster has its own: give one of {', '.join(sandbox.state.clusters)}")
-            if part in PARTS:
-                sites.check(sandbox, cluster)
-            process = f"{cluster}-{PARTS[part]}" if part in PARTS else ONCE[part]
-            if process not in sandbox.processes.names():
-                raise SandboxError(f"{process} was never started here; see: hubless sandbox status --name {name}")
-            await _act(sandbox, verb, process)
-            console.success(f"{process}: {verb} done")
-            return exitcodes.DONE
+            return await _process(sandbox, part, verb, cluster)
 
         _run(name, work)
 
     fault.command(part, help=f"Stop, start, freeze, thaw, restart or kill: {part}.")(command)
+
+
+async def _process(sandbox: Sandbox, part: str, verb: str, cluster: str) -> int:
+    """Does what a verb says to the process that plays a part."""
+    if verb not in VERBS:
+        raise SandboxError(f"{verb}: give one of {', '.join(VERBS)}")
+    if part in PARTS and not cluster:
+        raise SandboxError(f"each cluster has its own: give one of {', '.join(sandbox.state.clusters)}")
+    if part in PARTS:
+        sites.check(sandbox, cluster)
+    process = f"{cluster}-{PARTS[part]}" if part in PARTS else ONCE[part]
+    if process not in sandbox.processes.names():
+        raise SandboxError(f"{process} was never started here; see: hubless sandbox status --name {sandbox.name}")
+    await _act(sandbox, verb, process)
+    console.success(f"{process}: {verb} done")
+    return exitcodes.DONE
+
+
+@fault.command("store")
+def fault_store(
+    verb: Annotated[
+        str, typer.Argument(metavar="VERB|CLUSTER", help="stop, start, freeze, thaw, restart or kill; or whose store.")
+    ],
+    cluster: OptionalCluster = "",
+    slow: Annotated[float, typer.Option("--slow", metavar="SECONDS", min=0, help="Every answer is late.")] = 0.0,
+    trickle: Annotated[bool, typer.Option("--trickle", help="Answers come byte by byte.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Writes are refused for want of space.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Writes and deletions are refused.")] = False,
+    no_conditional_writes: Annotated[
+        bool, typer.Option("--no-conditional-writes", help="Conditional writes are answered with 501.")
+    ] = False,
+    ignore_conditions: Annotated[
+        bool, typer.Option("--ignore-conditions", help="Conditional writes are taken as plain ones.")
+    ] = False,
+    lying: Annotated[bool, typer.Option("--lying", help="Writes are acknowledged and nothing is kept.")] = False,
+    empty: Annotated[bool, typer.Option("--empty", help="Delete all objects; mending brings none back.")] = False,
+    mend: Annotated[bool, typer.Option("--mend", help="End what was ordered before.")] = False,
+    bucket: Annotated[str, typer.Option("--bucket", metavar="BUCKET", help="Only requests to this bucket.")] = "",
+    name: Name = "default",
+) -> None:
+    """Stop, start, freeze, thaw, restart or kill a store, or make it misbehave.
+
+    What was ordered before ends with the next order.
+
+    \b
+    Examples:
+      # the store of dr1 is dead
+      hubless sandbox fault store kill dr1
+    \b
+      # it answers three seconds late
+      hubless sandbox fault store dr1 --slow 3
+    \b
+      # it says that it wrote, and did not
+      hubless sandbox fault store dr1 --lying
+    \b
+      # it is as it should be
+      hubless sandbox fault store dr1 --mend
+    """
+    ordered = faults.StoreFault(
+        bucket=bucket,
+        slow=slow,
+        trickle=trickle,
+        full="minio" if full else "",
+        read_only=read_only,
+        conditions="refused" if no_conditional_writes else "ignored" if ignore_conditions else "",
+        lying=lying,
+    )
+    is_fault = ordered != faults.StoreFault(bucket=bucket)
+
+    async def work(sandbox: Sandbox) -> int:
+        if not (is_fault or empty or mend):
+            return await _process(sandbox, "store", verb, cluster)
+        if cluster or (mend and (is_fault or empty)):
+            raise SandboxError("give a cluster and either faults or --mend, as in: fault store dr1 --slow 3")
+        sites.check(sandbox, verb)
+        if empty:
+            console.success(f"{verb}-s3: {await s3server.empty(sandbox.state, verb)} objects deleted")
+        if is_fault or mend:
+            await sites.spoil_store(sandbox, verb, ordered)
+            console.success(f"{verb}-s3: {'mended' if mend else 'spoilt'}")
+        return exitcodes.DONE
+
+    _run(name, work)
 
 
 async def _act(sandbox: Sandbox, verb: str, process: str) -> None:
@@ -326,4 +422,5 @@ async def _act(sandbox: Sandbox, verb: str, process: str) -> None:
 
 
 for _part in (*PARTS, *ONCE):
-    _process_fault(_part)
+    if _part != "store":  # it has more faults than its process
+        _process_fault(_part)

@@ -166,6 +166,8 @@ class Sandbox:
 
     async def _store(self, current: SandboxState, cluster: str, weed: Path) -> None:
         fresh = self._stopped(f"{cluster}-s3")
+        await self.processes.stop(f"{cluster}-{s3server.FRONT}")  # it has the store's port
+        self.processes.forget(f"{cluster}-{s3server.FRONT}")
         await self._start(s3server.spec(current, cluster, weed))
         if fresh:
             await s3server.ensure_buckets(current, cluster)
@@ -257,7 +259,16 @@ def _parts_among(names: list[str]) -> set[str]:
 
 def _stopping_order(names: list[str]) -> list[list[str]]:
     """Groups that end one after the other: parts, controllers, API servers, then what keeps data."""
-    rank = {"kwok": 1, "scheduler": 1, "controller-manager": 1, "apiserver": 2, "etcd": 3, "s3": 3, "temporal": 3}
+    rank = {
+        "kwok": 1,
+        "scheduler": 1,
+        "controller-manager": 1,
+        "apiserver": 2,
+        "etcd": 3,
+        "s3": 3,
+        "s3front": 3,
+        "temporal": 3,
+    }
     groups: list[list[str]] = [[], [], [], []]
     for name in names:
         part = name if name in rank else name.split("-", 1)[-1]

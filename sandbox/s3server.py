@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from sandbox.state import SandboxState
 
 OPERATOR_BUCKET = "ramen"
 """Objects of the dr-cluster operator; the mirror has a bucket of its own (design 8)."""
+
+FRONT = "s3front"
+"""Suffix of the process that stands in front of a store that misbehaves."""
 
 VOLUME_MB = 64
 """Size of one of SeaweedFS's data files; the default of 30 GB asks for free space that a small machine lacks."""
@@ -81,10 +85,30 @@ def spec(state: SandboxState, cluster: str, weed: Path) -> Spec:
     return Spec(name=f"{cluster}-s3", argv=argv, probe=probe, grace=GRACE_SECONDS)
 
 
-def store(state: SandboxState, cluster: str, bucket: str) -> S3Store:
+def behind(spec: Spec, state: SandboxState, cluster: str) -> Spec:
+    """The same server, and its gateway on another port, so that something can stand in front of it."""
+    ports = state.clusters[cluster].ports
+    moved = {f"-s3.port={ports['s3']}": f"-s3.port={ports['s3-behind']}"}
+    argv = [moved.get(argument, argument) for argument in spec.argv]
+    return spec.model_copy(update={"argv": argv, "probe": Probe(port=ports["s3-behind"], path="/healthz")})
+
+
+def front(state: SandboxState, cluster: str) -> Spec:
+    """The process `<cluster>-s3front`, which takes the store's place and plays the faults that are ordered."""
+    ports = state.clusters[cluster].ports
+    options = {"dir": state.directory, "cluster": cluster, "port": ports["s3"], "target": ports["s3-behind"]}
+    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    return Spec(
+        name=f"{cluster}-{FRONT}",
+        argv=[sys.executable, "-m", "sandbox.storefaults", *given],
+        probe=Probe(port=ports["s3"]),
+    )
+
+
+def store(state: SandboxState, cluster: str, bucket: str, port: str = "s3") -> S3Store:
     """A client of one bucket; the caller closes it."""
     return S3Store.connect(
-        endpoint=state.clusters[cluster].s3_url,
+        endpoint=f"http://127.0.0.1:{state.clusters[cluster].ports[port]}",
         bucket=bucket,
         access_key=state.s3_access_key,
         secret_key=state.s3_secret_key,
@@ -92,14 +116,28 @@ def store(state: SandboxState, cluster: str, bucket: str) -> S3Store:
     )
 
 
-async def ensure_buckets(state: SandboxState, cluster: str) -> None:
+async def ensure_buckets(state: SandboxState, cluster: str, port: str = "s3") -> None:
     """Creates both buckets and waits until they take data; raises the store's last error after 30 s."""
     for bucket in (OPERATOR_BUCKET, COORDINATION_BUCKET):
-        client = store(state, cluster, bucket)
+        client = store(state, cluster, bucket, port)
         try:
             await _until_writable(client)
         finally:
             await client.close()
+
+
+async def empty(state: SandboxState, cluster: str) -> int:
+    """Deletes every object of both buckets, which stay; how many there were."""
+    number = 0
+    for bucket in (OPERATOR_BUCKET, COORDINATION_BUCKET):
+        client = store(state, cluster, bucket)
+        try:
+            keys = await client.list("")
+            await asyncio.gather(*(client.delete(key) for key in keys))
+            number += len(keys)
+        finally:
+            await client.close()
+    return number
 
 
 async def _until_writable(client: S3Store) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from ramen.errors import Refused
-from sandbox import faults
+from sandbox import faults, s3server
 from sandbox.lifecycle import Sandbox, together
 
 CONTROLLERS = ("controller-manager", "scheduler", "kwok")
@@ -23,7 +23,7 @@ CONTROLLERS = ("controller-manager", "scheduler", "kwok")
 PARTS = ("worker", "operator", "gitops")
 """What acts on the cluster's objects."""
 
-SERVERS = ("apiserver", "etcd", "s3")
+SERVERS = ("apiserver", "etcd", "s3", s3server.FRONT)
 """What others talk to."""
 
 
@@ -51,7 +51,7 @@ async def cut_off(sandbox: Sandbox, cluster: str) -> None:
 async def give_back(sandbox: Sandbox, cluster: str, order: random.Random | None = None) -> None:
     """The site returns: servers, then its pods, operator, GitOps and worker in random order."""
     check(sandbox, cluster)
-    await together(_start(sandbox, cluster, "etcd"), _start(sandbox, cluster, "s3"))
+    await together(*(_start(sandbox, cluster, server) for server in SERVERS if server != "apiserver"))
     await _start(sandbox, cluster, "apiserver")
 
     async def pods() -> None:
@@ -61,6 +61,23 @@ async def give_back(sandbox: Sandbox, cluster: str, order: random.Random | None 
     steps += [partial(_start, sandbox, cluster, part) for part in (*CONTROLLERS, *PARTS)]
     (order or random.SystemRandom()).shuffle(steps)
     await together(*(_after(0.2 * place, step) for place, step in enumerate(steps)))
+
+
+async def spoil_store(sandbox: Sandbox, cluster: str, fault: faults.StoreFault) -> None:
+    """The store of a site does what the fault says; a fault without content mends it.
+
+    What plays faults stands in front of the store from the first one on, for which the store is started again.
+    """
+    check(sandbox, cluster)
+    state, processes = sandbox.state, sandbox.processes
+    if "s3-behind" not in state.clusters[cluster].ports:
+        raise Refused("this sandbox was made before stores could misbehave; run: hubless sandbox remove, and up.")
+    _change(sandbox, lambda now: now.stores.update({cluster: fault}))
+    front = s3server.front(state, cluster)
+    if processes.status(front.name) != "running":
+        await processes.start(s3server.behind(processes.spec(f"{cluster}-s3"), state, cluster))
+        await s3server.ensure_buckets(state, cluster, "s3-behind")
+        await processes.start(front)
 
 
 async def lose_history(sandbox: Sandbox) -> None:

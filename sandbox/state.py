@@ -123,6 +123,7 @@ CLUSTER_PORTS = (
     "kwok",
     "s3",
     "s3-grpc",
+    "s3-behind",
     "weed-master",
     "weed-master-grpc",
     "weed-volume",

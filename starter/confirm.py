@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import typer
 
 from starter import console
-from starter.durations import clock, since, span
+from starter.durations import clock, is_ahead, since, span
 from starter.failures import Refused
 from starter.situation import Situation
 
@@ -83,11 +83,13 @@ def failover_consequence(now: Situation, target: str) -> list[str]:
         known = now.health.get(source)
         # Writes are possible up to the last answer of the source for certain, and beyond it out of our sight.
         end = datetime.now(UTC) if alive or not (known and known.last_answer) else known.last_answer
-        least = span((end - moment).total_seconds())
+        least = f"at least {span((end - moment).total_seconds())}"
+        if is_ahead(moment):
+            least = "by a clock that is ahead of this machine's, so how much that is cannot be told"
         more = "." if alive else f", and more for as long as {source} runs out of our sight."
         lines.append(
             f"Failing over to {target} accepts the loss of everything written on {source} after {clock(moment)}: "
-            f"at least {least}{more}"
+            f"{least}{more}"
         )
     else:
         lines.append(

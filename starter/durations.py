@@ -6,6 +6,9 @@ import re
 from datetime import UTC, datetime
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+CLOCK_SECONDS = 5
+"""How far apart clocks are that are set by a time service, amply."""
+
 UNITS = {"s": 1, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY}
 
 
@@ -27,6 +30,11 @@ def precise(seconds: float) -> str:
 def since(moment: datetime, now: datetime | None = None) -> str:
     """How long ago a moment is, as `span`."""
     return span(((now or datetime.now(UTC)) - moment).total_seconds())
+
+
+def is_ahead(moment: datetime, now: datetime | None = None) -> bool:
+    """Whether a moment that is past by somebody else's clock has not come yet by ours, so that no span can be told."""
+    return (moment - (now or datetime.now(UTC))).total_seconds() > CLOCK_SECONDS
 
 
 def clock(moment: datetime, now: datetime | None = None) -> str:

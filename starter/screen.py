@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from ramen.app import ActionKind, Observed
 from ramen.epoch import Epoch
 from starter import console
-from starter.durations import clock, precise, since
+from starter.durations import clock, is_ahead, precise, since
 from starter.situation import Situation
 from workflows.inputs import Outcome, Waiting
 
@@ -41,7 +41,7 @@ def row(now: Situation, wide: bool) -> list[str]:
         serving_word(now),
         cleaned_word(now),
         reprotected_word(now),
-        since(now.last_sync) if now.last_sync else "-",
+        "-" if not now.last_sync else "?" if is_ahead(now.last_sync) else since(now.last_sync),
         present(now),
     ]
     if wide:
@@ -136,6 +136,8 @@ def _protection(now: Situation) -> str:
         return "No volumes: there is nothing to replicate."
     if now.action and now.action.reprotected_at:
         last = f", last sync {since(now.last_sync)} ago" if now.last_sync else ""
+        if now.last_sync and is_ahead(now.last_sync):
+            last = f", last sync at {clock(now.last_sync)} by a clock that is ahead of this machine's"
         return f"Protected since {clock(now.action.reprotected_at)}{last}."
     others = [name for name in now.clusters if name != now.serving]
     good = max((moment for name in others if (moment := now.view.state.last_good.get(name))), default=None)

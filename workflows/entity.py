@@ -332,6 +332,7 @@ class DRPlacementControl:
             ActionKind.FAILOVER,
             [target, *looked],
             request=request,
+            stores=stores,
             data_as_of=decide.last_sync([*looked, *(known for _, known in left)])
             or state.last_good.get(request.target),
         )
@@ -352,7 +353,7 @@ class DRPlacementControl:
         if source_seen.volumes:
             # What the source holds now is what must arrive: volumes may have come since the last proof (S3).
             self._change(volumes=source_seen.volumes)
-        return await self._begin(ActionKind.RELOCATE, [source_seen, target_seen], request=request)
+        return await self._begin(ActionKind.RELOCATE, [source_seen, target_seen], request=request, stores=stores)
 
     async def _unprotect(self, request: UnprotectRequest) -> Answer:
         app = self._app()
@@ -434,6 +435,7 @@ class DRPlacementControl:
         seen: list[Observed],
         request: MoveRequest,
         number: int | None = None,
+        stores: contracts.StoresSeen | None = None,
         data_as_of: datetime | None = None,
         forget_clusters: list[str] | None = None,
     ) -> Answer:
@@ -492,6 +494,7 @@ class DRPlacementControl:
             decision=self._state.decision,
             volumes=self._state.volumes,
             known_empty=self._state.known_empty,
+            drawbacks=decide.store_drawbacks(self._state, request, stores, claimed.stores) if stores else {},
             data_as_of=record.data_as_of,
             forget_clusters=forget_clusters or [],
             timings=self._state.timings,
@@ -805,7 +808,9 @@ class DRPlacementControl:
     async def _stores(self, app: AppSpec) -> contracts.StoresSeen:
         return await call(
             contracts.read_stores,
-            contracts.StoresQuery(app=app.ref, profiles=[cluster.s3_profile for cluster in app.clusters]),
+            contracts.StoresQuery(
+                app=app.ref, profiles=[cluster.s3_profile for cluster in app.clusters], enough=self._state.volumes
+            ),
             queue=names.CONTROL_QUEUE,
             limits=STORE,
             summary="Look at the stores",

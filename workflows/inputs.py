@@ -8,6 +8,7 @@ from typing import Any
 
 from activities.contracts import ProtectRequest
 from ramen.app import ActionKind, AppRef, AppSpec, Decision, PodCount, Volume, Wanted, Wire
+from ramen.desired import Drawback
 from ramen.epoch import Epoch
 from ramen.recovery import Inference
 
@@ -134,6 +135,8 @@ class ActionInput(Wire):
     volumes: list[Volume] = []
     known_empty: bool = False
     """The application is known to have no volumes (S3)."""
+    drawbacks: dict[str, Drawback] = {}
+    """By S3 profile, what was wrong with its store when the action began (S9)."""
     data_as_of: datetime | None = None
     serving_at: datetime | None = None
     forget_clusters: list[str] = []

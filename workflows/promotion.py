@@ -46,6 +46,7 @@ class Move(Action):
                     wanted=self.wanted[target],
                     decision=decision,
                     volumes=self.given.volumes,
+                    drawbacks=self.given.drawbacks,
                 ),
                 Gate.READY,
                 f"Promote {self.app.name} on {target}",

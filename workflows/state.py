@@ -10,6 +10,7 @@ from datetime import datetime
 from activities.contracts import StoresSeen
 from ramen import gates
 from ramen.app import ActionKind, AppRef, Observed, Role, Volume
+from ramen.desired import Drawback, drawbacks
 from ramen.epoch import Epoch, is_foreign
 from ramen.errors import NoStore, Refused, Superseded, VolumesMissing
 from ramen.gates import VRGRead
@@ -170,6 +171,14 @@ def is_being_left(state: AppState, target: Observed) -> bool:
     now = running(state)
     leaves = now is not None and now.kind is ActionKind.RELOCATE and now.source == target.cluster
     return leaves and state.decision.cluster == target.cluster
+
+
+def store_drawbacks(
+    state: AppState, request: MoveRequest, stores: StoresSeen, written: list[str]
+) -> dict[str, Drawback]:
+    """What is wrong with which store for this move, by the look at them and by which of them took the claim."""
+    wanted = [volume for volume in state.volumes if volume.name not in request.accept_missing_volumes]
+    return drawbacks(stores.stores, wanted, written)
 
 
 def is_unsettled(state: AppState, target: Observed) -> bool:

@@ -21,7 +21,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ramen.errors import BucketMissing, HublessError, PreconditionFailed, StoreDenied, StoreUnreachable
+from ramen.errors import BucketMissing, HublessError, PreconditionFailed, StoreDenied, StoreFull, StoreUnreachable
 
 Result = TypeVar("Result")
 
@@ -33,6 +33,15 @@ READ_SECONDS = 3.0
 
 THREADS = 8
 """Threads, and connections, per store. Each store has its own, so that a frozen one cannot starve the others."""
+
+PROMPT_SECONDS = 1.0
+"""A store that answers in this time is well; later answers prove only that it exists."""
+
+STUCK_SECONDS = 8.0
+"""A call that lasts longer has nobody left who waits for it. Its answer trickles: no single read of it times out."""
+
+ABANDONED = 64
+"""Threads in stuck calls that a store may have before no new ones are made for it; they end with their answers."""
 
 KNOWN_OBJECTS = 20_000
 """Objects of a few kilobytes that are remembered per store: those of a thousand applications and more."""
@@ -60,7 +69,11 @@ class S3Store:
         self._known: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
         """ETag and body of objects that `read_below` met, the newest last."""
         self._answered = -math.inf
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix=f"s3-{name}")
+        self._pool = self._new_pool()
+        self._calls: dict[object, float] = {}
+        """Calls that run in this pool, and since when."""
+        self._abandoned: list[dict[object, float]] = []
+        """The calls of pools that were given up."""
 
     @classmethod
     def connect(
@@ -233,23 +246,57 @@ class S3Store:
                 self._made.close()
 
     async def _run(self, verb: str, call: Callable[[Any], Result]) -> Result:
+        self._replace_stuck_pool()
+        calls, mine = self._calls, object()
+
         def work() -> Result:
             self.requests[verb] += 1
+            calls[mine] = began = time.monotonic()
             try:
                 answer = call(self._client())
-                self._answered = time.monotonic()
+                self._note_answer(began)
                 return answer
             except ClientError as err:
-                self._answered = time.monotonic()
+                self._note_answer(began)
                 raise self._refusal(err) from err
             except BotoCoreError as err:
-                raise StoreUnreachable(f"S3 profile {self.name}: {self.endpoint} does not answer ({err})") from err
+                raise StoreUnreachable(
+                    f"S3 profile {self.name}: {self.endpoint} does not answer ({err}); look at the store and at the "
+                    "network between"
+                ) from err
+            finally:
+                del calls[mine]
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def answered_within(self, seconds: float) -> bool:
-        """Whether the store answered anybody in this process lately: busy is not silent (S12)."""
+        """Whether the store answered anybody in this process promptly and lately: busy is not silent (S12).
+
+        A slow store is not a busy one: late answers that keep coming in are no reason to wait for another.
+        """
         return time.monotonic() - self._answered <= seconds
+
+    def _note_answer(self, began: float) -> None:
+        now = time.monotonic()
+        if now - began <= PROMPT_SECONDS:
+            self._answered = now
+
+    def _new_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(THREADS, thread_name_prefix=f"s3-{self.name}")
+
+    def _replace_stuck_pool(self) -> None:
+        """Gives up threads and connections whose every answer trickles, or the store would be lost until they end."""
+        oldest = time.monotonic() - STUCK_SECONDS
+        if sum(began < oldest for began in list(self._calls.values())) < THREADS:
+            return
+        self._abandoned = [calls for calls in self._abandoned if calls]
+        if sum(map(len, self._abandoned)) + len(self._calls) > ABANDONED:
+            return
+        self._abandoned.append(self._calls)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool, self._calls = self._new_pool(), {}
+        with _CREATION:
+            self._made = None
 
     def _client(self) -> Any:
         with _CREATION:
@@ -269,10 +316,17 @@ class S3Store:
             return PreconditionFailed(f"{where} holds another version in bucket {self.bucket} ({code})")
         if status == 501:
             return _NotImplementedByStore(f"{where} does not offer {err.operation_name} with these conditions ({code})")
+        if code in _FULL or status == 507:
+            return StoreFull(f"{where} is full ({status} {code}); free space there, or raise its quota")
         if status >= 500 or status in (408, 429):
-            return StoreUnreachable(f"{where} is not able to serve now ({status} {code})")
+            return StoreUnreachable(f"{where} is not able to serve now ({status} {code}); look at its load and its log")
         if code == "RequestTimeTooSkewed":
             return StoreDenied(f"{where} refuses the time of this machine; set the clocks of both right")
+        if code == "AccessDenied" and err.operation_name in _WRITES:
+            return StoreDenied(
+                f"{where} refuses to write to bucket {self.bucket} ({code}); make the bucket writable, or give the "
+                f"credentials in the Secret that the profile's s3SecretRef names the right to put and delete objects"
+            )
         if status in (401, 403):
             return StoreDenied(
                 f"{where} refuses the credentials for bucket {self.bucket} ({code}); correct the Secret that the "
@@ -281,6 +335,12 @@ class S3Store:
         if status == 404:
             return BucketMissing(f"{where} has no bucket {self.bucket}; create it, or correct the bucket's name")
         return StoreDenied(f"{where} refuses {err.operation_name} in bucket {self.bucket} ({status} {code})")
+
+
+_WRITES = ("PutObject", "DeleteObject")
+
+_FULL = ("XMinioStorageFull", "QuotaExceeded", "InsufficientStorage", "XMinioAdminBucketQuotaExceeded")
+"""Codes of MinIO, Ceph and others for a store or bucket that takes nothing more."""
 
 
 class _NotImplementedByStore(StoreDenied):

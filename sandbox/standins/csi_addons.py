@@ -167,7 +167,7 @@ class Replication:
         times: dict[str, str | None] = {"lastSyncTime": None, "lastSyncDuration": None}
         if sync is not None:
             times = {
-                "lastSyncTime": _time(sync.started),
+                "lastSyncTime": _time(sync.started + self._storage.faults.array_clock),
                 "lastSyncDuration": f"{round(sync.completed - sync.started)}s",
             }
         await self._report(body, PROMOTED, "Primary", "volume is marked primary", times)

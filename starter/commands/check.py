@@ -214,7 +214,7 @@ async def _check_own(hubless: Hubless, report: Report, cluster: str) -> None:
         return
     for profile in sorted({store.profile for store in proof.stores}):
         stores = [store for store in proof.stores if store.profile == profile]
-        problems = [store.problem for store in stores if store.problem]
+        problems = list(dict.fromkeys(store.problem for store in stores if store.problem))
         for problem in problems:
             report.problem(f"{cluster}: {problem}")
         if not problems:

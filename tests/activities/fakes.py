@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 from uuid import uuid4
 
@@ -132,9 +132,9 @@ class World:
         for watch in self._watches.values():
             await watch.stop()
 
-    async def _silent_profiles(self, app: AppSpec) -> set[str]:
-        self.asked += 1
-        return self.silent
+    async def _silent_profiles(self, profiles: Collection[str]) -> set[str]:
+        self.asked += len(profiles)
+        return self.silent & set(profiles)
 
     # --- activities.clusters.Clusters
 

@@ -28,7 +28,7 @@ from activities.contracts import (
 from activities.waits import beating
 from ramen import names
 from ramen.app import Decision, Observed, Role, Volume
-from ramen.desired import is_released
+from ramen.desired import Drawback, is_released
 from ramen.epoch import Epoch
 from ramen.errors import ClusterUnreachable
 from ramen.kinds import CONFIG_MAP, NAMESPACE, PLACEMENT_DECISION, POD, PV, PVC, VOLUME_REPLICATION, VRG, Kind
@@ -188,6 +188,23 @@ async def test_silent_stores_go_last_and_the_order_alone_is_no_reason_to_write(w
     assert world.vrg("dr2")["spec"]["s3Profiles"] == ["s3-dr1", "s3-dr2"]
     world.silent = set()
     await run(world.activities.write_vrg, write(Role.PRIMARY, cluster="dr2"))
+    assert world.vrg("dr2")["spec"]["s3Profiles"] == ["s3-dr1", "s3-dr2"]
+
+
+async def test_a_store_that_was_emptied_is_not_the_one_to_restore_from(world: World) -> None:
+    """S9: the operator restores from the first store that can be read, and reports ready with nothing in it."""
+    await made_primary(world, cluster="dr2")
+    request = write(Role.PRIMARY, 2, cluster="dr2")
+    await run(world.activities.write_vrg, request.model_copy(update={"drawbacks": {"s3-dr2": Drawback.LACKS_VOLUMES}}))
+    assert world.vrg("dr2")["spec"]["s3Profiles"] == ["s3-dr1", "s3-dr2"]
+
+
+async def test_a_store_that_was_silent_when_the_action_began_is_not_asked_again(world: World) -> None:
+    await made_primary(world, cluster="dr2")
+    asked = world.asked
+    request = write(Role.PRIMARY, 2, cluster="dr2")
+    await run(world.activities.write_vrg, request.model_copy(update={"drawbacks": {"s3-dr2": Drawback.SILENT}}))
+    assert world.asked == asked + 1
     assert world.vrg("dr2")["spec"]["s3Profiles"] == ["s3-dr1", "s3-dr2"]
 
 
@@ -453,13 +470,28 @@ async def test_deleted_is_what_the_server_says(world: World) -> None:
 
 async def test_reprotected_needs_a_sync_after_the_promotion_of_every_volume(world: World) -> None:
     await made_primary(world)
-    world.replicate("data-0", "primary", promoted="2026-01-01T10:00:00Z", synced="2026-01-01T10:00:01Z")
+    world.replicate("data-0", "primary", promoted="2026-01-01T10:00:00Z", synced="")
     world.replicate("data-1", "primary", promoted="2026-01-01T10:00:00Z", synced="2026-01-01T10:00:00Z")
     told = Told()
     wait = asyncio.create_task(told.run(world.activities.await_vrg, awaiting(Gate.REPROTECTED, volumes=VOLUMES)))
-    await until(lambda: any("data-1" in beat for beat in told.beats))
-    assert not any("data-0" in beat for beat in told.beats)
+    await until(lambda: any("data-0" in beat and "data-1" in beat for beat in told.beats))
+    world.replicate("data-0", "primary", promoted="2026-01-01T10:00:00Z", synced="2026-01-01T10:00:01Z")
+    await until(lambda: told.beats and "data-0" not in told.beats[-1])
+    assert not wait.done()
     world.replicate("data-1", "primary", promoted="2026-01-01T10:00:00Z", synced="2026-01-01T10:01:00Z")
+    await wait
+
+
+async def test_a_sync_that_an_array_with_a_clock_ahead_dates_after_the_promotion_proves_nothing(world: World) -> None:
+    """D16: array and cluster have clocks of their own; this sync went the other way, before the promotion."""
+    await made_primary(world)
+    promoted, volumes = "2026-01-01T10:00:00Z", VOLUMES[:1]
+    world.replicate("data-0", "primary", promoted=promoted, synced="2026-01-01T10:09:50Z")
+    told = Told()
+    wait = asyncio.create_task(told.run(world.activities.await_vrg, awaiting(Gate.REPROTECTED, volumes=volumes)))
+    await until(lambda: any("10:09:50Z, waiting for the next one" in beat for beat in told.beats))
+    assert not wait.done()
+    world.replicate("data-0", "primary", promoted=promoted, synced="2026-01-01T10:10:20Z")
     await wait
 
 

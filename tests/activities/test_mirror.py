@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from activities.access.s3 import S3Store
-from activities.mirror import LOCK_TTL_SECONDS, ClaimResult, LockResult, Mirror
+from activities.mirror import LOCK_TTL_SECONDS, UNREADABLE, ClaimResult, LockResult, Mirror
 from ramen import names
 from ramen.app import Volume
 from ramen.epoch import Epoch
@@ -292,6 +292,27 @@ async def test_break_lock_breaks_the_named_holder_only(mirror: Mirror) -> None:
         await mirror.acquire_lock(*APP, "worker dr1", NINE, break_holder="worker dr3", seconds=PATIENT)
     broken = await mirror.acquire_lock(*APP, "worker dr1", NINE, break_holder="worker dr2", seconds=PATIENT)
     assert broken.stored == BOTH
+
+
+async def test_a_lock_that_cannot_be_read_is_somebody_elses(mirror: Mirror, stores: Stores, clock: Clock) -> None:
+    key = names.lock_key(*APP)
+    await stores["s3-dr2"].put(key, b"<lock owner='another tool'/>")
+    with pytest.raises(LockHeld, match=r"web/shop in S3 profile s3-dr2 cannot be read.*--break-lock unreadable"):
+        await mirror.acquire_lock(*APP, "worker dr1", NINE, seconds=PATIENT)
+    assert await stores["s3-dr1"].list("") == []
+    with pytest.raises(LockHeld):
+        await mirror.acquire_lock(*APP, "worker dr1", NINE, break_holder="worker dr2", seconds=PATIENT)
+    broken = await mirror.acquire_lock(*APP, "worker dr1", NINE, break_holder=UNREADABLE, seconds=PATIENT)
+    assert broken.stored == BOTH
+    await stores["s3-dr1"].put(key, b"<lock owner='another tool'/>")
+    with pytest.raises(LockLost, match="held by unreadable"):
+        await mirror.renew_lock(*APP, "worker dr1", NINE, seconds=PATIENT)
+    await mirror.release_lock(*APP, "worker dr1", NINE, seconds=PATIENT)
+    assert await stores["s3-dr1"].get(key) == b"<lock owner='another tool'/>", "only ours is released"
+    with pytest.raises(LockHeld):
+        await mirror.acquire_lock(*APP, "worker dr1", NINE, seconds=PATIENT)
+    clock.seconds += LOCK_TTL_SECONDS + 1
+    assert (await mirror.acquire_lock(*APP, "worker dr1", NINE, seconds=PATIENT)).stored == BOTH
 
 
 async def test_of_racers_exactly_one_locks(stores: Stores) -> None:

@@ -137,7 +137,7 @@ async def test_every_profile_is_reported_also_those_that_are_silent_or_unknown(s
 
 async def test_silent_stores_are_known_without_asking_each_time(stores: Stores) -> None:
     stores.silence("s3-dr1")
-    answers = await asyncio.gather(*(stores.activities.silent_profiles(APP) for _ in range(100)))
+    answers = await asyncio.gather(*(stores.activities.silent_profiles(PROFILES) for _ in range(100)))
     assert answers == [{"s3-dr1"}] * 100
     assert (stores.operator["s3-dr1"].looks, stores.operator["s3-dr2"].looks) == (1, 1)
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from ramen import names
-from ramen.app import AppSpec, Decision, PolicyCluster, Role, Volume, Wanted
+from ramen.app import AppSpec, Decision, PolicyCluster, Role, StoreReport, Volume, Wanted
 from ramen.desired import (
+    Drawback,
     desired_vrg,
+    drawbacks,
     label_query,
     merge,
     normal_form,
@@ -155,18 +157,39 @@ def test_presence_alone_counts_for_the_kind_of_dr() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cluster", "silent", "order"),
+    ("cluster", "wrong", "order"),
     [
-        ("dr1", set(), ["s3-dr1", "s3-dr2"]),
-        ("dr2", set(), ["s3-dr2", "s3-dr1"]),
-        ("dr2", {"s3-dr2"}, ["s3-dr1", "s3-dr2"]),
-        ("dr2", {"s3-dr1", "s3-dr2"}, ["s3-dr2", "s3-dr1"]),
+        ("dr1", {}, ["s3-dr1", "s3-dr2"]),
+        ("dr2", {}, ["s3-dr2", "s3-dr1"]),
+        ("dr2", {"s3-dr2": Drawback.SILENT}, ["s3-dr1", "s3-dr2"]),
+        ("dr2", {"s3-dr2": Drawback.TAKES_NO_WRITE}, ["s3-dr1", "s3-dr2"]),
+        ("dr2", {"s3-dr1": Drawback.SILENT, "s3-dr2": Drawback.SILENT}, ["s3-dr2", "s3-dr1"]),
+        ("dr2", {"s3-dr1": Drawback.SILENT, "s3-dr2": Drawback.LACKS_VOLUMES}, ["s3-dr2", "s3-dr1"]),
+        ("dr2", {"s3-dr1": Drawback.TAKES_NO_WRITE, "s3-dr2": Drawback.LACKS_VOLUMES}, ["s3-dr1", "s3-dr2"]),
     ],
 )
-def test_profiles_that_answer_come_first_and_the_own_before_the_others(
-    cluster: str, silent: set[str], order: list[str]
+def test_profiles_without_a_drawback_come_first_and_the_own_before_the_others(
+    cluster: str, wrong: dict[str, Drawback], order: list[str]
 ) -> None:
-    assert ordered_profiles(APP, cluster, silent) == order
+    assert ordered_profiles(APP, cluster, wrong) == order
+
+
+def test_drawbacks_of_stores_follow_from_a_look_and_from_who_took_a_write() -> None:
+    one, two = (Volume(namespace="web", name=name, pv=f"pv-{name}") for name in ("a", "b"))
+    reports = [
+        StoreReport(profile="whole", reachable=True, volumes=[one, two]),
+        StoreReport(profile="full", reachable=True, volumes=[one, two]),
+        StoreReport(profile="partial", reachable=True, volumes=[one]),
+        StoreReport(profile="broken", reachable=True, error="an object cannot be read"),
+        StoreReport(profile="silent", reachable=False),
+    ]
+    assert drawbacks(reports, [one, two], ["whole", "partial", "broken"]) == {
+        "full": Drawback.TAKES_NO_WRITE,
+        "partial": Drawback.LACKS_VOLUMES,
+        "broken": Drawback.LACKS_VOLUMES,
+        "silent": Drawback.SILENT,
+    }
+    assert drawbacks(reports[2:3], [], ["partial"]) == {}, "no volume is expected, none is lacking"
 
 
 def test_peer_classes_are_refreshed_only_within_their_scheme() -> None:

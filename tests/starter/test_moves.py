@@ -52,6 +52,16 @@ def test_failover_shows_state_and_consequence_and_asks(calm: World, namespace: s
     assert request.requester
 
 
+def test_failover_promises_nothing_by_a_clock_that_is_ahead(calm: World, namespace: str) -> None:
+    """The array dates syncs by its own clock: by one that is ahead nothing would seem to be lost."""
+    good = datetime.now(UTC) + timedelta(minutes=9)
+    calm.state = calm.state.model_copy(update={"last_good": {"dr2": good}, "protected": {"dr2": good}})
+    result = hubless("failover", "shop", "-n", namespace, "--to", "dr2", "--yes")
+    assert result.exit_code == 0, result.output
+    assert "at least" not in result.stderr
+    assert "by a clock that is ahead of this machine's, so how much that is cannot be told" in result.stderr
+
+
 def test_failover_hints_at_relocate_while_the_source_answers(calm: World, namespace: str) -> None:
     result = hubless("failover", "shop", "-n", namespace, "--to", "dr2", "--yes")
     assert result.exit_code == 0, result.output

@@ -9,6 +9,7 @@ import pytest
 from temporalio.api.enums.v1 import EventType
 
 from activities.contracts import Gate
+from ramen.desired import Drawback
 from tests.workflows.conftest import Application
 from tests.workflows.world import World
 from workflows.inputs import ClusterSignal, MoveRequest, OperatorRequest, Outcome, UnprotectRequest
@@ -294,6 +295,15 @@ async def test_no_store_refuses_the_failover_before_any_write(shop: Application,
     assert "s3-dr1" in error.message
     # The mirror of the last action may still be written beside; nothing else was.
     assert {entry[0] for entry in world.log} <= {"mirror_state", "append_history"}
+
+
+async def test_a_promotion_knows_which_store_lacks_the_volumes(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.stored["s3-dr2"] = []
+    answer = await shop.move("failover", "dr2")
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+    assert world.drawbacks["dr2"] == {"s3-dr2": Drawback.LACKS_VOLUMES}
 
 
 async def test_a_foreign_epoch_stops_the_entity_for_good(shop: Application, world: World) -> None:

@@ -21,7 +21,7 @@ from activities import contracts
 from activities.contracts import Gate
 from activities.forwarding import ForwardingActivities
 from ramen.app import AppRef, AppSpec, Decision, Observed, PodCount, PolicyCluster, Role, StoreReport, Volume, Witness
-from ramen.desired import released_annotations
+from ramen.desired import Drawback, released_annotations
 from ramen.epoch import Epoch, check_write
 from ramen.errors import HublessError
 from ramen.names import ACTION, EPOCH
@@ -78,6 +78,8 @@ class World:
         self.mirroring.set()
         self.dropped: set[str] = set()
         """Volumes that a promotion does not restore."""
+        self.drawbacks: dict[str, dict[str, Drawback]] = {}
+        """By cluster: what the last write of its VRG said of the stores."""
         self.unwitnessed: set[str] = set()
         self.claims: dict[int, Epoch] = {}
         self.lock_holder = ""
@@ -218,6 +220,7 @@ class World:
         if old is None and request.only_existing:
             return self._seen(request.cluster)
         self._write(request.cluster, request.wanted.role.value, request.wanted.epoch)
+        self.drawbacks[request.cluster] = request.drawbacks
         self.log.append(("write_vrg", request.cluster, request.wanted.role.value))
         return self._seen(request.cluster)
 
