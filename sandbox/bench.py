@@ -73,12 +73,13 @@ async def main(rounds: int, many: int, skip_idle: bool) -> None:
         if not skip_idle:
             await _idle(driver)
             await bench_clusters.measure(driver, lambda title, unit: Table(title, unit=unit))
-        # Imported late: it uses the tables of this module.
-        from sandbox.bench_losing import losing
+        # Imported late: they use the tables of this module.
+        from sandbox import bench_losing, bench_stores
 
-        await losing(driver, rounds)
+        await bench_losing.losing(driver, rounds)
         if many:
             await _many(driver, many)
+        await bench_stores.measure(driver, rounds)  # last: it leaves proxies in front of the stores
 
     await with_sandbox(Options(delays="zero", lag=1.0), without_delays)
 

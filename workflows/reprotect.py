@@ -164,7 +164,10 @@ class Reprotect(Action):
         return seen
 
     async def _uploaded(self, volumes: list[Volume]) -> None:
-        """Each volume's PV and PVC objects must be in the store that the peer would restore from (D16, S6)."""
+        """Each volume's PV and PVC objects must be in the store that the peer would restore from (D16, S6).
+
+        What the serving side's own store has lost is uploaded again as well, and not waited for.
+        """
         peers = {cluster.s3_profile for cluster in self.app.clusters if cluster.name != self.home}
         asked = False
 
@@ -179,9 +182,11 @@ class Reprotect(Action):
                     summary="Look for the volumes' objects in the stores",
                 )
                 lacking = lacking_volumes(seen.stores, peers, volumes)
-                if not lacking:
+                own = {report.profile for report in seen.stores if report.reachable} - peers
+                lost = lacking_volumes(seen.stores, own, volumes)
+                if not lacking and not (lost and not asked and workflow.patched("own-store-too")):
                     return seen.stores
-                if any(not report.reachable and report.profile in peers for report in seen.stores):
+                if lacking and any(not report.reachable and report.profile in peers for report in seen.stores):
                     raise Ended(Outcome.PARKED, f"the store of the peer does not answer: {lacking}")
                 if not asked:
                     asked = True
@@ -192,6 +197,8 @@ class Reprotect(Action):
                         SHORT,
                         f"Make {self.home} upload its volumes' objects again",
                     )
+                if not lacking:
+                    return seen.stores
                 await workflow.sleep(UPLOAD_CHECK_SECONDS)
 
         await self.step(

@@ -348,7 +348,8 @@ def _say_volumes(report: Report, app: AppSpec, volumes: list[Volume], store: Sto
     if missing:
         report.problem(
             f"{where}: {', '.join(missing)} not in store {store.profile}: "
-            "a failover that restores from it would lack them"
+            f"a failover that restores from it would lack them. Upload them again: hubless resume {app.name} -n "
+            f"{app.namespace}"
         )
     else:
         report.good(f"{where}: {_count(len(volumes), 'volume')} in store {store.profile}")

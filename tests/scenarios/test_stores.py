@@ -21,6 +21,7 @@ from sandbox.application import Application
 from sandbox.driver import Driver
 from sandbox.faults import StoreFault
 from sandbox.lifecycle import Sandbox
+from starter import looks
 from starter.failures import Failed, Refused
 from tests.scenarios.checks import Story
 from tests.scenarios.test_losing import fork
@@ -83,6 +84,23 @@ async def test_failover_to_a_side_whose_store_was_emptied(
     await story.move("relocate", "dr1")
     await story.settled("dr1")
     await story.nothing_was_lost()
+
+
+@pytest.mark.matrix
+async def test_resume_uploads_again_what_a_store_has_lost(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    story = await Story.begin(driver, application)
+    for cluster in driver.clusters:
+        await s3server.empty(sandbox.state, cluster)
+    with pytest.raises(Refused, match=application.claim_names[0]):
+        await driver.move("failover", application, "dr2")
+    code, printed = await types(sandbox, "resume", application.name, "-n", application.namespace)
+    assert code == 0, printed
+    await driver.until(lambda: _holds_all(driver, application), "both stores to hold every volume again", 60)
+    assert (await story.move("failover", "dr2")).outcome is Outcome.DONE
+    await story.settled("dr2")
+    await story.nothing_old_was_lost()
 
 
 async def test_failover_while_the_store_of_the_source_is_slow(
@@ -287,6 +305,11 @@ async def _is_uploaded(driver: Driver, application: Application, cluster: str) -
     vrg = await driver.vrg(application, cluster) or {}
     conditions = (vrg.get("status") or {}).get("conditions") or []
     return any(found["type"] == "ClusterDataProtected" and found["status"] == "True" for found in conditions)
+
+
+async def _holds_all(driver: Driver, application: Application) -> bool:
+    seen = await looks.stores(driver.hubless.client, (await driver.status(application)).state.app)  # type: ignore[arg-type]
+    return all({volume.name for volume in store.volumes} == set(application.claim_names) for store in seen.stores)
 
 
 async def _waits_for_upload(driver: Driver, application: Application) -> bool:

@@ -306,6 +306,22 @@ async def test_a_promotion_knows_which_store_lacks_the_volumes(shop: Application
     assert world.drawbacks["dr2"] == {"s3-dr2": Drawback.LACKS_VOLUMES}
 
 
+@pytest.mark.parametrize("emptied", ["s3-dr1", "s3-dr2"])
+async def test_resume_with_nothing_owed_proves_again_and_brings_back_what_a_store_lost(
+    shop: Application, world: World, emptied: str
+) -> None:
+    await shop.protect()
+    before = (await shop.protected()).state.protected["dr2"]
+    world.stored[emptied] = []
+    world.log.clear()
+    answer = await shop.update("resume", OperatorRequest(request_id="r1"))
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+    assert world.did("request_upload", "dr1")
+    assert world.stored[emptied] == world.volumes
+    assert (await shop.protected()).state.protected["dr2"] > before
+    assert world.role("dr1") == "primary"
+
+
 async def test_a_foreign_epoch_stops_the_entity_for_good(shop: Application, world: World) -> None:
     await shop.protect()
     await shop.protected()
