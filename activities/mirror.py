@@ -138,17 +138,28 @@ class Mirror:
 
     # --- Epochs (S1) -------------------------------------------------------------------------------------------------
 
+    async def newest_claims(
+        self, namespace: str, name: str, seconds: float = STORE_SECONDS / 2
+    ) -> Answers[tuple[EpochClaim, str] | None]:
+        """The newest claim of each store that answers, with its ETag; what `claim_epoch` looks at first."""
+        return await self._each(lambda store: self._newest_claim(store, namespace, name), seconds)
+
     async def claim_epoch(
-        self, namespace: str, name: str, claim: EpochClaim, seconds: float = STORE_SECONDS
+        self,
+        namespace: str,
+        name: str,
+        claim: EpochClaim,
+        seconds: float = STORE_SECONDS,
+        newest: Answers[tuple[EpochClaim, str] | None] | None = None,
     ) -> ClaimResult:
-        """Claims `claim.number` in every store that answers, in at most `seconds`.
+        """Claims `claim.number` in every store that answers, in at most `seconds`; `newest` is a look made before.
 
         A retry with the same `request_id` gets the token that is already there. Raises `StaleEpoch`, naming who
         claimed, when a store holds a higher number, or this number for another request.
         """
         deadline = _deadline(seconds)
         what = f"{namespace}/{name}"
-        newest = await self._each(lambda store: self._newest_claim(store, namespace, name), seconds / 2)
+        newest = newest or await self.newest_claims(namespace, name, seconds / 2)
         earlier: dict[str, tuple[EpochClaim, str]] = {}
         for profile, found in sorted(newest.values.items()):
             if found and found[0].number >= claim.number:

@@ -19,7 +19,7 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.access.s3 import THREADS, S3Store
-from activities.contracts import StoreProof, StoresQuery, StoresSeen
+from activities.contracts import ClaimedEpoch, ClaimEpoch, LockRequest, StoreProof, StoresQuery, StoresSeen
 from activities.mirror import STORE_SECONDS, ClaimResult, Mirror, MirrorWrite
 from activities.proving import ProofActivities
 from activities.store import StoreActivities
@@ -135,6 +135,20 @@ async def test_a_slow_store_that_answers_others_all_the_time_is_not_taken_for_a_
         assert result.stored == ["s3-dr2"]
     finally:
         traffic.cancel()
+
+
+async def test_lock_and_claim_together_wait_for_a_silent_store_once(spoilt: Spoilt) -> None:
+    """D15: both are on the way to serving."""
+    spoilt.fault = StoreFault(slow=60)
+    app = AppRef(namespace=APP[0], name=APP[1])
+    lock = LockRequest(app=app, epoch=EIGHT, holder="entity", workflow_id="w", profiles=BOTH)
+    request = ClaimEpoch(app=app, number=9, action="Failover", request_id="r", profiles=BOTH, lock=lock)
+    began = time.monotonic()
+    claimed: ClaimedEpoch = await ActivityEnvironment().run(
+        StoreActivities(spoilt.mirror(), spoilt.stores).claim_epoch, request
+    )
+    assert time.monotonic() - began < STORE_SECONDS / 2 + 0.4
+    assert claimed.stores == ["s3-dr2"]
 
 
 @pytest.mark.parametrize("name", ["slow", "trickling", "full, as MinIO says it", "read-only", "lying"])
