@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from sandbox.chaos import Bench, Row
 from sandbox.driver import Driver
 from starter import console
@@ -12,7 +10,6 @@ STEPS = ("Failover/action-02-apply_vrg", "Failover/action-03-publish_decision", 
 """The promotion, the decision, and the demotion whose final sync must be witnessed."""
 
 
-@pytest.mark.matrix
 async def test_a_worker_is_killed_at_the_steps_that_cannot_be_taken_back(driver: Driver) -> None:
     bench = Bench(driver, console.action)
     await bench.begin()
