@@ -299,6 +299,16 @@ class Bench:
         for cluster in self.driver.clusters:
             await self.sandbox.processes.start(self.sandbox.worker_spec(cluster))
 
+    async def unprotect_all(self) -> None:
+        """Leaves no application protected, for whoever uses the sandbox next."""
+
+        async def unprotect(lane: Lane) -> None:
+            answer = await self._patiently(partial(self._ask, lane, ActionKind.UNPROTECT, lane.home, uuid.uuid4().hex))
+            await self.driver.ended(answer, END_SECONDS)
+            await self.driver.unprotected(lane.application)
+
+        await asyncio.gather(*(unprotect(lane) for lane in self.lanes if lane.protected))
+
     # --- lanes ---------------------------------------------------------------------------------------------------
 
     async def new_lane(self, at: str, protected: bool) -> Lane:

@@ -2,13 +2,16 @@
 
 Several workers reach a cluster, and one of them writes there at a time: the holder of a Lease on that very cluster.
 The cluster's own worker is preferred; a peer steps in when nobody renewed the Lease for its whole length, and steps
-back when the own worker asks for it. Expiry is judged by the observer's monotonic clock alone: clocks lie.
+back when the own worker asks for it. Expiry is judged by the observer's monotonic clock alone: clocks lie. A worker
+that takes the place of one that was killed on the same machine sees that its process is gone, and does not wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -43,6 +46,25 @@ WANTED_BY = "hubless.io/wanted-by"
 """Set on the Lease by the cluster's own worker while a peer holds it."""
 
 
+def process_is_gone(identity: str) -> bool:
+    """Whether a worker ran on this machine and its process has ended; a worker elsewhere is not known to be gone.
+
+    Where two machines have one name and the answer is wrong, two workers write for one look of the other's, and it
+    steps back: it is not the holder any more.
+    """
+    _, _, place = identity.partition("@")
+    host, _, pid = place.rpartition(":")
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False  # it is there, and somebody else's
+    return False
+
+
 class Writer:
     """This worker's claim to write on one cluster; `run` keeps it up to date until cancelled.
 
@@ -59,6 +81,7 @@ class Writer:
         renew_seconds: float = RENEW_SECONDS,
         lease_seconds: float = LEASE_SECONDS,
         now: Callable[[], float] = time.monotonic,
+        is_gone: Callable[[str], bool] = process_is_gone,
     ) -> None:
         self.cluster = cluster
         self._is_local = cluster == own
@@ -68,6 +91,7 @@ class Writer:
         self._renew_seconds = renew_seconds
         self._lease_seconds = lease_seconds
         self._now = now
+        self._is_gone = is_gone
         self._held_since: float | None = None
         """When the last renewal that succeeded began."""
         self._seen = ("", 0.0)
@@ -118,6 +142,8 @@ class Writer:
             return
         self._held_since = None
         patience = self._lease_seconds if holder else (0.0 if self._is_local else YIELD_SECONDS)
+        if self._is_local and self._belongs_here(holder) and self._is_gone(holder):
+            patience = 0.0
         if began - self._seen[1] >= patience:
             if lease is None:
                 await access.create(LEASE, self._taken(None), self._namespace)

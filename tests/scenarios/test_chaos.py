@@ -20,6 +20,7 @@ async def test_a_worker_is_killed_at_the_steps_that_cannot_be_taken_back(driver:
             for number, step in enumerate(STEPS)
         ]
         results = await bench.batch(rows, steps)
+        await bench.unprotect_all()
     finally:
         await bench.end()
     assert [result for result in results.values() if result.verdict != "passed"] == []

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from activities.access.fake import FakeCluster
@@ -9,7 +14,7 @@ from activities.access.protocol import ClusterAccess, Object
 from ramen import names
 from ramen.errors import ClusterUnreachable, GateClosed
 from ramen.kinds import LEASE, NAMESPACE, Kind
-from worker.writer import LEASE_SECONDS, RENEW_SECONDS, WANTED_BY, YIELD_SECONDS, Writer
+from worker.writer import LEASE_SECONDS, RENEW_SECONDS, WANTED_BY, YIELD_SECONDS, Writer, process_is_gone
 
 
 class World:
@@ -112,6 +117,32 @@ async def test_two_workers_of_the_same_cluster_do_not_fight(world: World) -> Non
     before = world.writes
     await second.look()
     assert (first.is_writer, second.is_writer, world.writes) == (True, False, before)
+
+
+async def test_a_worker_in_the_place_of_a_killed_one_does_not_wait_for_the_lease_to_run_out(world: World) -> None:
+    killed = Writer("dr1", "dr1", "dr1@here:1", world.access, now=lambda: world.time)
+    await killed.look()
+    gone = {"dr1@here:1"}
+    peer = Writer("dr1", "dr2", "dr2@here:9", world.access, now=lambda: world.time, is_gone=gone.__contains__)
+    other = Writer("dr1", "dr1", "dr1@there:2", world.access, now=lambda: world.time, is_gone=lambda _: False)
+    for writer in (peer, other):
+        await writer.look()
+        assert not writer.is_writer, "only who knows that it is dead may take its place"
+    new = Writer("dr1", "dr1", "dr1@here:2", world.access, now=lambda: world.time, is_gone=gone.__contains__)
+    await new.look()
+    assert new.is_writer
+    await killed.look()
+    assert not killed.is_writer, "one that was taken for dead wrongly steps back at its next look"
+
+
+def test_only_a_process_of_this_machine_is_known_to_be_gone() -> None:
+    here = socket.gethostname()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert process_is_gone(f"dr1@{here}:{ended.pid}")
+    assert not process_is_gone(f"dr1@{here}:{os.getpid()}")
+    assert not process_is_gone(f"dr1@elsewhere:{ended.pid}")
+    assert not process_is_gone("dr1@host")
 
 
 async def test_a_holder_that_cannot_renew_stops_before_others_may_take_over(world: World) -> None:
