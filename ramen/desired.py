@@ -239,7 +239,10 @@ def slim(vrg: Object) -> Object:
         "apiVersion": VRG.api_version,
         "kind": VRG.kind,
         "metadata": slim_metadata,
-        "spec": _only(spec, "replicationState", "action", "prepareForFinalSync", "runFinalSync", "s3Profiles"),
+        # An adoption takes the selector over: without it an application would be every PVC of its namespace.
+        "spec": _only(
+            spec, "replicationState", "action", "prepareForFinalSync", "runFinalSync", "s3Profiles", "pvcSelector"
+        ),
         "status": slim_status,
     }
 

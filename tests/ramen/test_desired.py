@@ -243,3 +243,9 @@ def test_label_selectors_become_queries(selector: dict[str, Any], text: str) -> 
 def test_a_selector_that_cannot_be_read_is_refused(selector: dict[str, Any]) -> None:
     with pytest.raises(Invalid, match="pvcSelector"):
         label_query(selector)
+
+
+def test_a_slim_vrg_says_which_volumes_are_protected() -> None:
+    """An adoption from a hub reads the selector from it; none would select every PVC of the namespace."""
+    selector = {"matchLabels": {"app": "shop"}}
+    assert slim({"metadata": {"name": "shop"}, "spec": {"pvcSelector": selector}})["spec"]["pvcSelector"] == selector

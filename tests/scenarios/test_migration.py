@@ -137,6 +137,9 @@ async def test_an_application_goes_to_a_hub_and_comes_back(
         await hub_made(driver, application, cluster)
     held = await adopt(driver, application, policy="gold", placement=application.placement)
     assert (held.inference.verdict, held.inference.serving) == (Verdict.ADOPT, "dr1")
+    status = await driver.status(application)
+    assert status.state.app is not None
+    assert status.state.app.pvc_selector == {"matchLabels": application.labels}
     await story.settled("dr1")
     assert await picture(driver, application) == before
     for cluster in driver.clusters:
