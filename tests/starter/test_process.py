@@ -24,7 +24,14 @@ COMMAND = [sys.executable, "-m", "starter.main"]
 
 def started(*args: str) -> subprocess.Popen[str]:
     """A real process of the command line."""
-    return subprocess.Popen([*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*COMMAND, *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Who runs the tests in the background may have Ctrl-C ignored, which a child would inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def test_ctrl_c_leaves_the_action_running_and_says_so(world: World, namespace: str) -> None:
