@@ -35,6 +35,10 @@ out on purpose: no node mounts anything, and an attachment nobody removes would 
 APISERVER_GRACE = 1.0
 """It keeps nothing itself, and would wait for open connections to end."""
 
+NODE_LEASE_SECONDS = 8
+"""A KWOK that returns is another holder of its nodes' leases and leaves their pods alone until the old ones run out. A
+kubelet that returns is the same holder and acts at once, so this is shorter than any outage of interest."""
+
 
 def audit_log(directory: Path, cluster: str) -> Path:
     """What workers asked of a cluster's API server, one JSON object a line; only with the option `audit`."""
@@ -153,7 +157,7 @@ class ControlPlane:
                     "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
                     "--node-ip=10.0.0.1",
                     "--cidr=10.244.0.0/16",
-                    "--node-lease-duration-seconds=40",
+                    f"--node-lease-duration-seconds={NODE_LEASE_SECONDS}",
                     f"--server-address=127.0.0.1:{ports['kwok']}",
                     "--v=WARN",
                 ],
