@@ -126,9 +126,13 @@ def _capital(text: str) -> str:
 
 
 def _then(now: Situation) -> str:
-    if now.view.state.debts and not (now.steps and now.steps.needs_operator):
-        return " Then: demote, resynchronise, protect. Nothing to do for you until then."
-    return ""
+    state = now.view.state
+    if not state.debts or (now.steps and now.steps.needs_operator):
+        return ""
+    # What a Reprotect awaits of the side that serves comes after the others were cleaned.
+    is_clean = now.waiting is not None and now.waiting.cluster in ("", state.decision.cluster)
+    ahead = "" if is_clean else " Then: demote, resynchronise, protect."
+    return f"{ahead} Nothing to do for you until then."
 
 
 def _protection(now: Situation) -> str:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 
+import pytest
 import yaml
 
-from ramen.app import Observed, PodCount
+from ramen.app import Decision, Observed, PodCount
+from starter import screen
+from starter.situation import Situation
 from tests.starter.conftest import Temporal, World, hubless, running_step, vrg
+from workflows.inputs import AppState, Debt, StatusView, StepsView, Waiting
 
 
 def test_status_of_one_application_says_all_facts(world: World, namespace: str) -> None:
@@ -158,3 +163,26 @@ def test_history_names_who_when_and_how_long(world: World, namespace: str) -> No
     assert cells[5:] == ["ann", "1.6 s", "-", "-", "done", "site dr1 lost power", f"drpc/{namespace}/shop/failover-8"]
     found = json.loads(hubless("history", "shop", "-n", namespace, "-o", "json").stdout)
     assert found[0]["servingAt"] == "2026-11-23T14:03:01.600Z"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "ahead"),
+    [
+        ("dr1", " Then: demote, resynchronise, protect. Nothing to do for you until then."),
+        ("dr2", " Nothing to do for you until then."),
+    ],
+    ids=["the side that is cleaned is waited for", "the side that serves is waited for"],
+)
+def test_what_is_done_already_is_not_announced(cluster: str, ahead: str) -> None:
+    since = datetime.now(UTC)
+    state = AppState(
+        namespace="web",
+        name="shop",
+        decision=Decision(cluster="dr2"),
+        debts=[Debt(cluster="dr1", wants="Secondary", since=since)],
+    )
+    steps = StepsView(title="Reprotect", steps=[], waiting=Waiting(reason="something", cluster=cluster, since=since))
+    now = Situation(StatusView(drpc={}, hubless={}, state=state), steps)
+    (line,) = (line for line in screen.screen(now).splitlines() if "for something" in line)
+    assert line.endswith(ahead)
+    assert ("demote" in line) == ("demote" in ahead)
