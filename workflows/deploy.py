@@ -16,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.contracts import Gate
     from activities.options import SHORT, short_within
     from ramen.app import ActionKind, Decision, Observed, Role, Wanted
-    from workflows.inputs import ActionInput, ActionResult, OperatorRequest, Outcome, StepsView, StopRequest
+    from workflows.inputs import ActionInput, ActionResult, Outcome
     from workflows.steps import Action
 
 
@@ -26,29 +26,10 @@ class Deploy(Action):
 
     kind = ActionKind.DEPLOY
 
-    @workflow.init
-    def __init__(self, given: ActionInput) -> None:
-        super().__init__(given)
-
     @workflow.run
     async def run(self, given: ActionInput) -> ActionResult:
         """Ends when the application serves on its preferred cluster; the peer's proof is Reprotect's."""
         return await self.guarded(self._deploy)
-
-    @workflow.signal
-    def stop(self, request: StopRequest) -> None:
-        """From the entity: make way for a newer action."""
-        self.on_stop(request)
-
-    @workflow.signal
-    def retry(self, request: OperatorRequest) -> None:
-        """From the entity: try the failed step again."""
-        self.on_retry(request)
-
-    @workflow.query
-    def steps(self) -> StepsView:
-        """The table of steps, with what is awaited on which cluster since when."""
-        return self.view()
 
     def title(self) -> str:
         return f"Protect {self.app.ref} on {self.app.preferred_cluster}, epoch {self.epoch.number}"

@@ -15,7 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.options import SHORT, STORE
     from ramen import names
     from ramen.app import ActionKind, AppRef, Decision, Role, Wanted
-    from workflows.inputs import ActionInput, ActionResult, OperatorRequest, Outcome, StepsView, StopRequest
+    from workflows.inputs import ActionInput, ActionResult, Outcome
     from workflows.promotion import Move
     from workflows.steps import call
 
@@ -65,21 +65,6 @@ class Failover(Move):
         if given.app is None:
             return await forward(self.kind, given)
         return await self.guarded(self._fail_over, self._undo)
-
-    @workflow.signal
-    def stop(self, request: StopRequest) -> None:
-        """From the entity: abort, or make way for a newer action."""
-        self.on_stop(request)
-
-    @workflow.signal
-    def retry(self, request: OperatorRequest) -> None:
-        """From the entity: try the failed step again."""
-        self.on_retry(request)
-
-    @workflow.query
-    def steps(self) -> StepsView:
-        """The table of steps, with what is awaited on which cluster since when."""
-        return self.view()
 
     def title(self) -> str:
         return f"Failover of {self.app.ref} to {self.target}, epoch {self.epoch.number}"

@@ -12,7 +12,7 @@ with workflow.unsafe.imports_passed_through():
     from activities import contracts
     from activities.options import SHORT
     from ramen.app import ActionKind
-    from workflows.inputs import ActionInput, ActionResult, OperatorRequest, Outcome, StepsView, StopRequest
+    from workflows.inputs import ActionInput, ActionResult, Outcome
     from workflows.steps import Action
 
 
@@ -22,29 +22,10 @@ class Release(Action):
 
     kind = ActionKind.RELEASE
 
-    @workflow.init
-    def __init__(self, given: ActionInput) -> None:
-        super().__init__(given)
-
     @workflow.run
     async def run(self, given: ActionInput) -> ActionResult:
         """Ends when no VRG on any cluster is ours."""
         return await self.guarded(self._release)
-
-    @workflow.signal
-    def stop(self, request: StopRequest) -> None:
-        """From the entity: make way for a newer action."""
-        self.on_stop(request)
-
-    @workflow.signal
-    def retry(self, request: OperatorRequest) -> None:
-        """From the entity: try the failed step again."""
-        self.on_retry(request)
-
-    @workflow.query
-    def steps(self) -> StepsView:
-        """The table of steps, with what is awaited on which cluster since when."""
-        return self.view()
 
     def title(self) -> str:
         return f"Release {self.app.ref}, epoch {self.epoch.number}"

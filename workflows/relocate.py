@@ -17,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from ramen import names
     from ramen.app import ActionKind, Decision, Role, Wanted, Witness
     from workflows.failover import forward
-    from workflows.inputs import ActionInput, ActionResult, OperatorRequest, Outcome, StepsView, StopRequest
+    from workflows.inputs import ActionInput, ActionResult, Outcome
     from workflows.promotion import Move
     from workflows.steps import NeedsOperator, call
 
@@ -39,21 +39,6 @@ class Relocate(Move):
         if given.app is None:
             return await forward(self.kind, given)
         return await self.guarded(self._relocate, self._undo)
-
-    @workflow.signal
-    def stop(self, request: StopRequest) -> None:
-        """From the entity: abort, or make way for a failover."""
-        self.on_stop(request)
-
-    @workflow.signal
-    def retry(self, request: OperatorRequest) -> None:
-        """From the entity: try the failed step again."""
-        self.on_retry(request)
-
-    @workflow.query
-    def steps(self) -> StepsView:
-        """The table of steps, with what is awaited on which cluster since when."""
-        return self.view()
 
     def title(self) -> str:
         return f"Relocate of {self.app.ref} from {self.source} to {self.target}, epoch {self.epoch.number}"

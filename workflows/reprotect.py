@@ -20,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.options import SHORT, STORE, short_within
     from ramen import names
     from ramen.app import ActionKind, Decision, Observed, Role, StoreReport, Volume, Wanted
-    from workflows.inputs import ActionInput, ActionResult, OperatorRequest, Outcome, StepsView, StopRequest
+    from workflows.inputs import ActionInput, ActionResult, Outcome
     from workflows.state import demotion_action
     from workflows.steps import Action, Ended, call, failure
 
@@ -40,29 +40,10 @@ class Reprotect(Action):
 
     kind = ActionKind.REPROTECT
 
-    @workflow.init
-    def __init__(self, given: ActionInput) -> None:
-        super().__init__(given)
-
     @workflow.run
     async def run(self, given: ActionInput) -> ActionResult:
         """Ends re-protected, parked for an absent cluster, or superseded."""
         return await self.guarded(self._reprotect)
-
-    @workflow.signal
-    def stop(self, request: StopRequest) -> None:
-        """From the entity: make way for a newer action."""
-        self.on_stop(request)
-
-    @workflow.signal
-    def retry(self, request: OperatorRequest) -> None:
-        """From the entity: try the failed step again."""
-        self.on_retry(request)
-
-    @workflow.query
-    def steps(self) -> StepsView:
-        """The table of steps, with what is awaited on which cluster since when."""
-        return self.view()
 
     def title(self) -> str:
         return f"Clean up and re-protect {self.app.ref}, epoch {self.epoch.number}"

@@ -110,6 +110,7 @@ class Action:
 
     kind: ActionKind
 
+    @workflow.init
     def __init__(self, given: ActionInput) -> None:
         self.given = given
         self.rows: list[Step] = []
@@ -145,20 +146,23 @@ class Action:
 
     # --- messages ----------------------------------------------
 
-    def on_stop(self, request: StopRequest) -> None:
-        """Remembers that the action is to end; `guarded` acts on it."""
+    @workflow.signal
+    def stop(self, request: StopRequest) -> None:
+        """From the entity: abort, or make way for a newer action; `guarded` acts on it."""
         self._stop = request
 
-    def on_retry(self, request: OperatorRequest) -> None:
-        """Lets a failed step run again, with what the operator accepts from now on."""
+    @workflow.signal
+    def retry(self, request: OperatorRequest) -> None:
+        """From the entity: try the failed step again, with what the operator accepts from now on."""
         self.accepted = OperatorRequest(
             accept_data_loss=self.accepted.accept_data_loss or request.accept_data_loss,
             accept_missing_volumes=[*self.accepted.accept_missing_volumes, *request.accept_missing_volumes],
         )
         self._retries += 1
 
-    def view(self) -> StepsView:
-        """Answer of the `steps` query."""
+    @workflow.query
+    def steps(self) -> StepsView:
+        """The table of steps, with what is awaited on which cluster since when."""
         waiting = next((row.waiting for row in self.rows if row.waiting), None)
         return StepsView(
             title=self.title(),

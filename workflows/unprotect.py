@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.contracts import Gate
     from activities.options import SHORT
     from ramen.app import ActionKind, Role
-    from workflows.inputs import ActionInput, ActionResult, OperatorRequest, Outcome, StepsView, StopRequest
+    from workflows.inputs import ActionInput, ActionResult, Outcome
     from workflows.steps import Action
 
 
@@ -23,29 +23,10 @@ class Unprotect(Action):
 
     kind = ActionKind.UNPROTECT
 
-    @workflow.init
-    def __init__(self, given: ActionInput) -> None:
-        super().__init__(given)
-
     @workflow.run
     async def run(self, given: ActionInput) -> ActionResult:
         """Ends when no VRG is left on any cluster that was not forgotten."""
         return await self.guarded(self._unprotect)
-
-    @workflow.signal
-    def stop(self, request: StopRequest) -> None:
-        """From the entity: make way for a newer action."""
-        self.on_stop(request)
-
-    @workflow.signal
-    def retry(self, request: OperatorRequest) -> None:
-        """From the entity: try the failed step again."""
-        self.on_retry(request)
-
-    @workflow.query
-    def steps(self) -> StepsView:
-        """The table of steps, with what is awaited on which cluster since when."""
-        return self.view()
 
     def title(self) -> str:
         return f"Unprotect {self.app.ref}, epoch {self.epoch.number}"

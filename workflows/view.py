@@ -38,7 +38,10 @@ def phase(state: AppState) -> str:
         return ""
     if action.kind is ActionKind.RELEASE and action.outcome is Outcome.DONE:
         return RELEASED
-    if action.outcome in (Outcome.ABORTED, Outcome.SUPERSEDED) or action.kind is ActionKind.RELEASE:
+    # One that was superseded while its decision went out has moved the application all the same.
+    has_moved = action.kind in SPEC_ACTION and state.decision.cluster == action.target
+    is_stopped = action.outcome in (Outcome.ABORTED, Outcome.SUPERSEDED) and not has_moved
+    if is_stopped or action.kind is ActionKind.RELEASE:
         earlier = [r for r in state.history if r.outcome is Outcome.DONE and r.kind in FINAL]
         return FINAL[earlier[-1].kind] if earlier else ""
     if action.outcome is None:

@@ -14,6 +14,7 @@ from ramen.errors import HublessError, NoStore, Refused, VolumesMissing
 from ramen.names import EPOCH
 from tests.workflows.world import app_spec
 from workflows import state as decide
+from workflows import view
 from workflows.inputs import ActionRecord, ActionResult, AppState, MoveRequest, Outcome
 
 NOW = datetime(2026, 11, 28, 14, 0, tzinfo=UTC)
@@ -181,3 +182,20 @@ def test_a_failover_back_to_a_side_in_the_middle_of_its_demotion(
     else:
         decide.check_failover(state, request, flapping, STORED)
     assert decide.is_unsettled(state, flapping) == refused
+
+
+@pytest.mark.parametrize(
+    ("decided", "phase"),
+    [
+        pytest.param("dr1", "Deployed", id="stopped before its decision"),
+        pytest.param("dr2", "FailedOver", id="stopped while its decision went out"),
+    ],
+)
+def test_the_phase_after_a_superseded_failover_follows_the_decision(decided: str, phase: str) -> None:
+    deployed = ActionRecord(kind=ActionKind.DEPLOY, workflow_id="d", epoch=6, target="dr1", outcome=Outcome.DONE)
+    stopped = deployed.model_copy(
+        update={"kind": ActionKind.FAILOVER, "epoch": 7, "target": "dr2", "outcome": Outcome.SUPERSEDED}
+    )
+    history = [deployed, stopped]
+    state = STATE.model_copy(update={"action": stopped, "history": history, "decision": Decision(cluster=decided)})
+    assert view.phase(state) == phase
