@@ -163,16 +163,6 @@ def check_stores(state: AppState, request: MoveRequest, stores: StoresSeen, pres
         )
 
 
-def is_being_left(state: AppState, target: Observed) -> bool:
-    """Whether a running relocate is about to demote the target: it has every write, whatever its state is (S5).
-
-    A relocate that promoted and decided elsewhere meanwhile is found out when it is superseded.
-    """
-    now = running(state)
-    leaves = now is not None and now.kind is ActionKind.RELOCATE and now.source == target.cluster
-    return leaves and state.decision.cluster == target.cluster
-
-
 def store_drawbacks(
     state: AppState, request: MoveRequest, stores: StoresSeen, written: list[str]
 ) -> dict[str, Drawback]:
@@ -183,8 +173,6 @@ def store_drawbacks(
 
 def is_unsettled(state: AppState, target: Observed) -> bool:
     """Whether a target answers but is no valid one just now; its conditions flap, so it is worth another look (D18)."""
-    if is_being_left(state, target):
-        return False
     return target.reachable and not gates.valid_failover_target(_read(state, target)).allowed
 
 
@@ -201,7 +189,7 @@ def check_failover(state: AppState, request: MoveRequest, target: Observed, stor
     if running(state) is None and not state.interrupted and already_serves(state, target):
         raise Refused(f"{state.name} already serves on {target.cluster}.")
     verdict = gates.valid_failover_target(_read(state, target))
-    if not verdict.allowed and not request.accept_data_loss and not is_being_left(state, target):
+    if not verdict.allowed and not request.accept_data_loss:
         remedy = verdict.remedy.rstrip(".")
         raise Refused(
             f"{state.name} cannot fail over to {target.cluster}: {verdict.reason} {remedy}. "

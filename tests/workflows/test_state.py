@@ -160,31 +160,6 @@ def test_a_request_made_at_another_epoch_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "source", "decided", "refused"),
-    [
-        pytest.param(ActionKind.RELOCATE, "dr1", "dr1", False, id="the side that a relocate demotes has every write"),
-        pytest.param(ActionKind.FAILOVER, "dr1", "dr1", True, id="a failover leaves its old side alone"),
-        pytest.param(ActionKind.RELOCATE, "dr2", "dr2", True, id="the target of a relocate has no more than a copy"),
-    ],
-)
-def test_a_failover_back_to_a_side_in_the_middle_of_its_demotion(
-    kind: ActionKind, source: str, decided: str, refused: bool
-) -> None:
-    running = ActionRecord(kind=kind, workflow_id="drpc/web/shop/x-7", epoch=7, source=source)
-    state = STATE.model_copy(
-        update={"action": running, "decision": Decision(cluster=decided), "protected": {"dr1": NOW, "dr2": NOW}}
-    )
-    flapping = seen(state="Unknown", cluster="dr1")
-    request = MoveRequest(target="dr1")
-    if refused:
-        with pytest.raises(Refused, match="not Secondary"):
-            decide.check_failover(state, request, flapping, STORED)
-    else:
-        decide.check_failover(state, request, flapping, STORED)
-    assert decide.is_unsettled(state, flapping) == refused
-
-
-@pytest.mark.parametrize(
     ("decided", "phase"),
     [
         pytest.param("dr1", "Deployed", id="stopped before its decision"),
