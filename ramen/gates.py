@@ -253,6 +253,20 @@ def valid_failover_target(observed: VRGRead) -> Verdict:
     return is_secondary(observed)
 
 
+def is_letting_go(observed: VRGRead) -> bool:
+    """Whether a relocate has begun to take the volumes from this VRG and has not come to its end (vrg.md 2.4, 2.6).
+
+    A PVC that is deleted in this time waits for the demotion. Made an ordinary primary now, the operator would take its
+    removal for the user's and delete the stored copies (vrg.md 2.2), or find it in the way of a restore (vrg.md 2.5).
+    """
+    vrg = observed.vrg
+    if not isinstance(vrg, VRG):
+        return False
+    if vrg.spec.replication_state == SECONDARY:
+        return vrg.spec.action == "Relocate" and not is_secondary(observed).allowed
+    return vrg.spec.prepare_for_final_sync or vrg.spec.run_final_sync
+
+
 def exists_and_primary(observed: VRGRead) -> Verdict:
     """R6: a VRG is there, is wanted primary, and is not being deleted."""
     vrg = _existing(observed)

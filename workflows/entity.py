@@ -470,7 +470,9 @@ class DRPlacementControl:
         await asyncio.gather(
             *(self._stamp(cluster, epoch, kind, needed=cluster not in leaving) for cluster in reachable)
         )
+        supersedes = decide.running(self._state) is not None
         await self._supersede(f"{kind.value} to {request.target or 'nowhere'} (epoch {number})")
+        targets = [look_ for look_ in seen if look_.cluster == request.target]
         if kind is ActionKind.FAILOVER:
             # What was superseded may have published its decision while this request looked around (S2).
             decide.check_copy(self._state, request)
@@ -496,6 +498,8 @@ class DRPlacementControl:
             volumes=self._state.volumes,
             known_empty=self._state.known_empty,
             drawbacks=decide.store_drawbacks(self._state, request, stores, claimed.stores) if stores else {},
+            target_unsettled=kind is ActionKind.FAILOVER
+            and (supersedes or not all(decide.is_settled_secondary(self._state, now) for now in targets)),
             data_as_of=record.data_as_of,
             forget_clusters=forget_clusters or [],
             timings=self._state.timings,

@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from activities import contracts
     from activities.contracts import Gate
     from activities.options import SHORT, STORE
-    from ramen import names
+    from ramen import gates, names
     from ramen.app import ActionKind, AppRef, Decision, Role, Wanted
     from workflows.inputs import ActionInput, ActionResult, Outcome
     from workflows.promotion import Move
@@ -95,12 +95,42 @@ class Failover(Move):
             epoch=self.epoch,
             decided_at=workflow.now(),
         )
+        # An abort would demote it, and it holds every write: the way out is another failover (S5).
+        self.point_of_no_return_passed = self.given.decision.cluster == target
+        if self.given.target_unsettled:
+            await self._turn_back()
         self.phase("Promoting")
         self._promotion_asked = True
         ready = await self.promote(decision)
         self.point_of_no_return_passed = True
         await self.decide(target, decision)
         return self.served(decision, ready)
+
+    async def _turn_back(self) -> None:
+        """Lets a relocate's demotion of the target end, if it has begun to take the application away there."""
+        app, target = self.app, self.target
+        looked = await self.step(
+            f"Look at what was begun on {target}",
+            lambda: self.short(
+                contracts.read_vrg, contracts.ReadVrg(app=app.ref, cluster=target), target, SHORT, f"Look at {target}"
+            ),
+            cluster=target,
+        )
+        if not gates.is_letting_go(gates.VRGRead.of(app.ref, looked)):
+            return
+        placed = await self.step(
+            f"Find out whether {target} still places {app.name}",
+            lambda: self.short(
+                contracts.read_decision,
+                contracts.ReadDecision(app=app.ref, placement=app.placement, cluster=target),
+                target,
+                SHORT,
+                f"Read the decision on {target}",
+            ),
+            cluster=target,
+        )
+        if placed.cluster != target:
+            await self.finish_demotion(target)
 
     async def _undo(self, reason: str) -> ActionResult:
         """Abort before the decision: demote the target and remove what was restored there (S5)."""

@@ -137,6 +137,9 @@ class ActionInput(Wire):
     """The application is known to have no volumes (S3)."""
     drawbacks: dict[str, Drawback] = {}
     """By S3 profile, what was wrong with its store when the action began (S9)."""
+    target_unsettled: bool = False
+    """The target was no settled Secondary when the action was asked for, or another one was superseded for it: a
+    relocate may have begun to take the volumes from it."""
     data_as_of: datetime | None = None
     serving_at: datetime | None = None
     forget_clusters: list[str] = []

@@ -8,7 +8,7 @@ with workflow.unsafe.imports_passed_through():
     from activities import contracts
     from activities.contracts import Gate
     from activities.options import SHORT
-    from ramen.app import Decision, Observed, Role, Wanted
+    from ramen.app import ActionKind, Decision, Observed, Role, Wanted
     from workflows.inputs import ActionResult, Outcome
     from workflows.steps import Action
 
@@ -30,6 +30,37 @@ class Move(Action):
         """What a refused abort names."""
         return (
             f"The way back is: hubless relocate {self.app.name} -n {self.app.namespace} --to {self.source or 'CLUSTER'}"
+        )
+
+    async def clear(self, cluster: str) -> None:
+        """Publishes on a cluster that nobody serves, so that its GitOps takes the application away."""
+        title = f"Clear the decision on {cluster}"
+        cleared = Decision(previous=self.source, epoch=self.epoch, decided_at=workflow.now())
+        request = contracts.PublishDecision(app=self.app, cluster=cluster, epoch=self.epoch, decision=cleared)
+        await self.step(
+            title, lambda: self.short(contracts.publish_decision, request, cluster, SHORT, title), cluster=cluster
+        )
+
+    async def finish_demotion(self, cluster: str) -> None:
+        """Lets a demotion that a relocate began come to its end, so that the cluster can be promoted again.
+
+        A PVC on its way out cannot be kept. As Secondary its volume survives it, and comes back from the store; under
+        an ordinary primary its stored copies would be deleted with it (vrg.md 2.2, 2.5).
+        """
+        await self.clear(cluster)
+        self.wanted[cluster] = Wanted(role=Role.SECONDARY, epoch=self.epoch, action=ActionKind.RELOCATE.value)
+        write = contracts.WriteVrg(
+            app=self.app,
+            cluster=cluster,
+            wanted=self.wanted[cluster],
+            volumes=self.given.volumes,
+            only_existing=True,
+        )
+        await self.step(
+            f"Finish the demotion of {cluster}",
+            lambda: self.apply(write, Gate.SECONDARY, f"Let {cluster} give up the volumes of {self.app.name}"),
+            cluster=cluster,
+            awaits=f"{cluster} to give up the PVCs whose removal a relocate began; they come back from the store",
         )
 
     async def promote(self, decision: Decision) -> Observed:

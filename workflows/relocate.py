@@ -13,7 +13,7 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from activities import contracts
     from activities.contracts import Gate
-    from activities.options import SHORT, STORE, WAIT
+    from activities.options import STORE, WAIT
     from ramen import names
     from ramen.app import ActionKind, Decision, Role, Wanted, Witness
     from workflows.failover import forward
@@ -71,17 +71,9 @@ class Relocate(Move):
             Gate.FINAL_SYNC_PREPARED, f"{source} to prepare the final sync", f"Prepare the final sync on {source}"
         )
         self._quiesced = True
-        cleared = Decision(previous=source, epoch=self.epoch, decided_at=workflow.now())
-        await asyncio.gather(*(self._clear(cluster, cleared) for cluster in (source, self.target)))
+        await asyncio.gather(*(self.clear(cluster) for cluster in (source, self.target)))
         await self._prepare(
             Gate.FINAL_SYNC_COMPLETE, f"{source} to run the final sync", f"Run the final sync on {source}"
-        )
-
-    async def _clear(self, cluster: str, cleared: Decision) -> None:
-        title = f"Clear the decision on {cluster}"
-        request = contracts.PublishDecision(app=self.app, cluster=cluster, epoch=self.epoch, decision=cleared)
-        await self.step(
-            title, lambda: self.short(contracts.publish_decision, request, cluster, SHORT, title), cluster=cluster
         )
 
     async def _prepare(self, gate: Gate, awaits: str, title: str) -> None:
@@ -185,6 +177,8 @@ class Relocate(Move):
         """Abort before the promotion: the source becomes primary again before it is placed again (S5)."""
         app, source = self.app, self.source
         self.phase("Aborting")
+        if self._quiesced and workflow.patched("abort-finishes-demotion"):
+            await self.finish_demotion(source)
         decision = Decision(cluster=source, epoch=self.epoch, decided_at=workflow.now())
         self.wanted[source] = Wanted(role=Role.PRIMARY, epoch=self.epoch)
         write = contracts.WriteVrg(

@@ -171,8 +171,24 @@ def store_drawbacks(
     return drawbacks(stores.stores, wanted, written)
 
 
+def is_turned_back(state: AppState, target: Observed) -> bool:
+    """Whether the target is the side that still serves by the decision, and a relocate is taking its volumes: it has
+    every write, and the failover lets that demotion end before it promotes (S5).
+
+    A relocate that promoted and decided elsewhere meanwhile is found out when it is superseded.
+    """
+    return state.decision.cluster == target.cluster and gates.is_letting_go(_read(state, target))
+
+
+def is_settled_secondary(state: AppState, target: Observed) -> bool:
+    """Whether nothing that was begun on the target can be in the way of its promotion."""
+    return gates.is_secondary(_read(state, target)).allowed
+
+
 def is_unsettled(state: AppState, target: Observed) -> bool:
     """Whether a target answers but is no valid one just now; its conditions flap, so it is worth another look (D18)."""
+    if is_turned_back(state, target):
+        return False
     return target.reachable and not gates.valid_failover_target(_read(state, target)).allowed
 
 
@@ -189,7 +205,7 @@ def check_failover(state: AppState, request: MoveRequest, target: Observed, stor
     if running(state) is None and not state.interrupted and already_serves(state, target):
         raise Refused(f"{state.name} already serves on {target.cluster}.")
     verdict = gates.valid_failover_target(_read(state, target))
-    if not verdict.allowed and not request.accept_data_loss:
+    if not verdict.allowed and not request.accept_data_loss and not is_turned_back(state, target):
         remedy = verdict.remedy.rstrip(".")
         raise Refused(
             f"{state.name} cannot fail over to {target.cluster}: {verdict.reason} {remedy}. "

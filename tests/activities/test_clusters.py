@@ -27,7 +27,7 @@ from activities.contracts import (
 )
 from activities.waits import beating
 from ramen import names
-from ramen.app import Decision, Observed, Role, Volume
+from ramen.app import Decision, Observed, Role, Volume, Wanted
 from ramen.desired import Drawback, is_released
 from ramen.epoch import Epoch
 from ramen.errors import ClusterUnreachable
@@ -174,6 +174,32 @@ async def test_a_vrg_in_deletion_is_not_promoted(world: World) -> None:
     world.clusters["dr1"].put(VRG, vrg)
     err = await failure(world.activities.write_vrg, write(Role.PRIMARY, 2))
     assert (err.type, err.non_retryable) == ("NotYet", False)
+
+
+@pytest.mark.parametrize("given_up_by", ["demotion", "final sync"])
+async def test_no_ordinary_primary_over_pvcs_that_are_given_up(world: World, given_up_by: str) -> None:
+    """S3: its operator would delete their stored copies, or restore nothing over them (vrg.md 2.2, 2.5)."""
+    await made_primary(world)
+    claim = {
+        "metadata": {
+            "name": "data-0",
+            "namespace": "web",
+            "labels": APP.pvc_selector["matchLabels"],
+            "deletionTimestamp": "2026-01-01T10:00:00Z",
+            "finalizers": ["x"],
+        }
+    }
+    world.clusters["dr1"].put(PVC, claim)
+    final_sync = Wanted(role=Role.PRIMARY, epoch=epoch(2), run_final_sync=True)
+    begun = final_sync if given_up_by == "final sync" else Wanted(role=Role.SECONDARY, epoch=epoch(2))
+    await run(world.activities.write_vrg, write(Role.PRIMARY, 2).model_copy(update={"wanted": begun}))
+    err = await failure(world.activities.write_vrg, write(Role.PRIMARY, 3))
+    assert (err.type, err.non_retryable) == ("NotYet", False)
+    assert "PVCs data-0 are being deleted on dr1" in err.message
+    assert Epoch.of(world.vrg()) == epoch(2)
+    world.clusters["dr1"].drop(PVC, "data-0", "web")
+    await run(world.activities.write_vrg, write(Role.PRIMARY, 3))
+    assert Epoch.of(world.vrg()) == epoch(3)
 
 
 async def test_silent_stores_go_last_and_the_order_alone_is_no_reason_to_write(world: World) -> None:

@@ -330,3 +330,26 @@ def test_group_sync_of_a_vrg_that_cannot_be_read_refuses(observed: VRGRead) -> N
 )
 def test_interval_seconds(interval: str, seconds: int) -> None:
     assert gates.interval_seconds(interval) == seconds
+
+
+@pytest.mark.parametrize(
+    ("read", "letting_go"),
+    [
+        pytest.param(vrg(), False, id="a primary keeps its volumes"),
+        pytest.param(vrg(spec={"prepareForFinalSync": True}), True, id="one that prepares its final sync may not"),
+        pytest.param(vrg(spec={"runFinalSync": True}), True, id="nor one that runs it"),
+        pytest.param(
+            vrg("secondary", "Unknown", spec={"action": "Relocate"}), True, id="a relocate's demotion under way"
+        ),
+        pytest.param(
+            vrg("secondary", "Unknown", spec={"action": "Failover"}),
+            False,
+            id="a failover's leaves PVCs where they are",
+        ),
+        pytest.param(secondary(spec={"action": "Relocate"}), False, id="a demotion that has come to its end"),
+        pytest.param(ABSENT, False, id="no VRG has no volumes to give up"),
+        pytest.param(SILENT, False, id="of a cluster that does not answer it is not known"),
+    ],
+)
+def test_who_is_giving_up_its_volumes(read: VRGRead, letting_go: bool) -> None:
+    assert gates.is_letting_go(read) is letting_go

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from activities.access.s3 import S3Store
 from ramen import names
+from ramen.kinds import PVC
 from sandbox import faults, sites
 from sandbox.application import Application
 from sandbox.driver import Driver
@@ -229,34 +230,63 @@ async def test_relocate_whose_source_dies_after_the_demotion_is_turned_into_a_fa
 
 
 @pytest.mark.matrix
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "with PVCs on their way out"])
 async def test_relocate_whose_target_dies_before_the_promotion_is_turned_back(
-    driver: Driver, sandbox: Sandbox, application: Application
+    driver: Driver, sandbox: Sandbox, application: Application, late: bool
 ) -> None:
-    """Once the source's PVCs are on their way out the operator restores nothing over them (vrg.md 2.5): going back is
-    refused then, and the relocate goes on when its target returns. A killed worker gives them the time to get there."""
+    """A PVC that is being deleted cannot be kept: its volume comes back from the store (vrg.md 2.2, 2.5)."""
     story = await Story.begin(driver, application)
-    faults.save(sandbox.directory, faults.Faults(demotion={"dr1": "hang"}))
-    relocate = await driver.move("relocate", application, "dr2")
-    await driver.until(lambda: _is(driver, application, "dr1", "secondary"), "dr1 to be asked to be secondary")
+    relocate = await _relocate_with_a_demotion_that_hangs(driver, sandbox, application, late)
     await sites.lose(sandbox, "dr2")
-    now = faults.load(sandbox.directory)
-    faults.save(sandbox.directory, now.model_copy(update={"demotion": {}}))
-    refused = ""
-    try:
-        await story.move("failover", "dr1")
-    except Refused as err:
-        refused = str(err)
-    if refused:
-        assert isinstance(driver, KillingDriver), refused
-        assert "Wait" in refused
-        await sites.give_back(sandbox, "dr2")
-        assert (await driver.ended(relocate)).outcome is Outcome.DONE
-        await story.settled("dr2")
-        return
+    back = await driver.move("failover", application, "dr1")
     assert (await driver.ended(relocate)).outcome is Outcome.SUPERSEDED
+    _let_demote(sandbox)
+    assert (await driver.ended(back)).outcome is Outcome.DONE
     await story.serves("dr1")
     await sites.give_back(sandbox, "dr2")
     await story.settled("dr1")
+    await story.nothing_was_lost()
+
+
+@pytest.mark.parametrize(
+    "late", [pytest.param(False, marks=pytest.mark.matrix), True], ids=["at once", "with PVCs on their way out"]
+)
+async def test_relocate_whose_demotion_hangs_is_aborted(
+    driver: Driver, sandbox: Sandbox, application: Application, late: bool
+) -> None:
+    """S5, S3: the source serves again with every write, however far its PVCs were on their way out."""
+    story = await Story.begin(driver, application)
+    relocate = await _relocate_with_a_demotion_that_hangs(driver, sandbox, application, late)
+    await driver.say("abort", application, reason="it hangs")
+    _let_demote(sandbox)
+    assert (await driver.ended(relocate)).outcome is Outcome.ABORTED
+    await story.settled("dr1")
+    await story.nothing_was_lost()
+    await story.move("relocate", "dr2")
+    await story.settled("dr2")
+    await story.nothing_was_lost()
+
+
+async def _relocate_with_a_demotion_that_hangs(
+    driver: Driver, sandbox: Sandbox, application: Application, late: bool
+) -> Answer:
+    """Asks for a relocate to dr2, and comes back when dr1 is to be Secondary; `late`, when its PVCs are in deletion."""
+    faults.save(sandbox.directory, faults.Faults(demotion={"dr1": "hang"}))
+    relocate = await driver.move("relocate", application, "dr2")
+    await driver.until(lambda: _is(driver, application, "dr1", "secondary"), "dr1 to be asked to be secondary")
+
+    async def leave() -> bool:
+        found, _ = await (await driver.access("dr1")).list(PVC, application.namespace)
+        return all("deletionTimestamp" in claim["metadata"] for claim in found)
+
+    if late:
+        await driver.until(leave, "dr1's PVCs to be on their way out")
+    return relocate
+
+
+def _let_demote(sandbox: Sandbox) -> None:
+    now = faults.load(sandbox.directory)
+    faults.save(sandbox.directory, now.model_copy(update={"demotion": {}}))
 
 
 @pytest.mark.matrix

@@ -180,9 +180,85 @@ async def test_abort_of_a_relocate_after_quiescing_makes_the_source_primary_befo
     await shop.update("abort", OperatorRequest())
     assert (await shop.ended(answer.workflow_id)).outcome is Outcome.ABORTED
     assert world.decisions["dr1"].cluster == "dr1"
-    ready = world.log.index(("await_vrg", "dr1", Gate.READY.value))
-    assert world.log.index(("publish_decision", "dr1", "dr1")) > ready
+    in_order(
+        world,
+        ("write_vrg", "dr1", "secondary"),
+        ("await_vrg", "dr1", Gate.SECONDARY.value),
+        ("write_vrg", "dr1", "primary"),
+        ("await_vrg", "dr1", Gate.READY.value),
+        ("publish_decision", "dr1", "dr1"),
+    )
     assert world.role("dr1") == "primary"
+
+
+def in_order(world: World, *entries: tuple[str, str, str]) -> None:
+    """Each of these happened, after the one before it."""
+    at = -1
+    for entry in entries:
+        assert entry in world.log[at + 1 :], f"{entry} is missing after {world.log[: at + 1]}"
+        at = world.log.index(entry, at + 1)
+
+
+async def test_abort_of_a_relocate_before_quiescing_takes_nothing_down(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr1", Gate.FINAL_SYNC_PREPARED))
+    answer = await shop.move("relocate", "dr2")
+    async with asyncio.timeout(20):
+        while not world.vrgs["dr1"]["spec"]["prepareForFinalSync"]:
+            await asyncio.sleep(0.05)
+    world.log.clear()
+    await shop.update("abort", OperatorRequest())
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.ABORTED
+    assert world.did("write_vrg", "dr1") == ["primary"]
+    assert not world.did("publish_decision", "dr1")
+
+
+@pytest.mark.parametrize("gate", [Gate.FINAL_SYNC_PREPARED, Gate.FINAL_SYNC_COMPLETE])
+async def test_failover_back_during_a_relocate_lets_a_demotion_end_that_has_begun(
+    shop: Application, world: World, gate: Gate
+) -> None:
+    """S5, S3: PVCs that are on their way out are given up as Secondary; before that, nothing is taken down."""
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr1", gate))
+    relocate = await shop.move("relocate", "dr2")
+    flag = "prepareForFinalSync" if gate is Gate.FINAL_SYNC_PREPARED else "runFinalSync"
+    async with asyncio.timeout(20):
+        while not world.vrgs["dr1"]["spec"][flag]:
+            await asyncio.sleep(0.05)
+    world.log.clear()
+    back = await shop.move("failover", "dr1")
+    assert (await shop.ended(relocate.workflow_id)).outcome is Outcome.SUPERSEDED
+    assert (await shop.ended(back.workflow_id)).outcome is Outcome.DONE
+    if gate is Gate.FINAL_SYNC_PREPARED:
+        assert world.did("write_vrg", "dr1") == ["primary"]
+        return
+    in_order(
+        world,
+        ("write_vrg", "dr1", "secondary"),
+        ("await_vrg", "dr1", Gate.SECONDARY.value),
+        ("write_vrg", "dr1", "primary"),
+        ("await_vrg", "dr1", Gate.READY.value),
+        ("publish_decision", "dr1", "dr1"),
+    )
+
+
+async def test_a_failover_back_to_the_serving_side_cannot_be_aborted(shop: Application, world: World) -> None:
+    """S5: to undo it would demote the side that holds every write."""
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr1", Gate.FINAL_SYNC_COMPLETE))
+    await shop.move("relocate", "dr2")
+    async with asyncio.timeout(20):
+        while world.decisions["dr1"].cluster is not None:
+            await asyncio.sleep(0.05)
+    world.hold.add(("dr1", Gate.READY))
+    back = await shop.move("failover", "dr1")
+    error = await shop.refused("abort", OperatorRequest(request_id="a1"))
+    assert "Too late to abort: the decision names dr1" in error.message
+    world.hold.clear()
+    assert (await shop.ended(back.workflow_id)).outcome is Outcome.DONE
 
 
 async def test_a_failover_supersedes_a_relocate_whose_source_hangs(shop: Application, world: World) -> None:

@@ -108,6 +108,26 @@ def test_gates_of_a_failover(
 
 
 @pytest.mark.parametrize(
+    ("target", "decided", "refused"),
+    [
+        pytest.param(seen(state="Unknown", action="Relocate"), "dr2", False, id="the side that a relocate demotes"),
+        pytest.param(seen(state="Unknown", action="Failover"), "dr2", True, id="a failover's demotion is left alone"),
+        pytest.param(seen(state="Unknown", action="Relocate"), "dr1", True, id="a side that holds no more than a copy"),
+    ],
+)
+def test_a_failover_back_to_a_side_in_the_middle_of_its_demotion(target: Observed, decided: str, refused: bool) -> None:
+    """S5: the side that serves by the decision has every write; the failover lets its demotion end first."""
+    state = STATE.model_copy(update={"decision": Decision(cluster=decided), "protected": {"dr1": NOW, "dr2": NOW}})
+    request = MoveRequest(target="dr2")
+    if refused:
+        with pytest.raises(Refused, match="not Secondary"):
+            decide.check_failover(state, request, target, STORED)
+    else:
+        decide.check_failover(state, request, target, STORED)
+    assert decide.is_unsettled(state, target) == refused
+
+
+@pytest.mark.parametrize(
     ("target", "unsettled"),
     [
         pytest.param(SECONDARY, False, id="a Secondary is settled"),

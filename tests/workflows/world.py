@@ -20,7 +20,19 @@ from temporalio.exceptions import ApplicationError
 from activities import contracts
 from activities.contracts import Gate
 from activities.forwarding import ForwardingActivities
-from ramen.app import AppRef, AppSpec, Decision, Observed, PodCount, PolicyCluster, Role, StoreReport, Volume, Witness
+from ramen.app import (
+    AppRef,
+    AppSpec,
+    Decision,
+    Observed,
+    PodCount,
+    PolicyCluster,
+    Role,
+    StoreReport,
+    Volume,
+    Wanted,
+    Witness,
+)
 from ramen.desired import Drawback, released_annotations
 from ramen.epoch import Epoch, check_write
 from ramen.errors import HublessError
@@ -156,7 +168,8 @@ class World:
         volumes = [v for v in self.volumes if v.name not in self.dropped] if primary else []
         return Observed(cluster=cluster, vrg=vrg, volumes=volumes, pods=PodCount(ready=1, total=1))
 
-    def _write(self, cluster: str, role: str, epoch: Epoch) -> None:
+    def _write(self, cluster: str, wanted: Wanted) -> None:
+        role, epoch = wanted.role.value, wanted.epoch
         old = self.vrgs.get(cluster)
         check_write(epoch, Epoch.of(old), f"VRG on {cluster}")
         generation = (old["metadata"]["generation"] if old else 0) + 1
@@ -171,7 +184,12 @@ class World:
                 "resourceVersion": str(generation),
                 "annotations": {EPOCH: str(epoch)},
             },
-            "spec": {"replicationState": role},
+            "spec": {
+                "replicationState": role,
+                "action": wanted.action or ((old or {}).get("spec") or {}).get("action") or "",
+                "prepareForFinalSync": wanted.prepare_final_sync,
+                "runFinalSync": wanted.run_final_sync,
+            },
             "status": {
                 "state": state,
                 "observedGeneration": generation,
@@ -219,7 +237,7 @@ class World:
         old = self.vrgs.get(request.cluster)
         if old is None and request.only_existing:
             return self._seen(request.cluster)
-        self._write(request.cluster, request.wanted.role.value, request.wanted.epoch)
+        self._write(request.cluster, request.wanted)
         self.drawbacks[request.cluster] = request.drawbacks
         self.log.append(("write_vrg", request.cluster, request.wanted.role.value))
         return self._seen(request.cluster)
@@ -249,7 +267,7 @@ class World:
     async def demote_witnessed(self, request: contracts.DemoteWitnessed) -> contracts.DemoteResult:
         write = request.write
         self._reach(write.cluster)
-        self._write(write.cluster, write.wanted.role.value, write.wanted.epoch)
+        self._write(write.cluster, write.wanted)
         self.log.append(("write_vrg", write.cluster, write.wanted.role.value))
         seen = [v for v in request.volumes if v.name not in self.unwitnessed]
         return contracts.DemoteResult(observed=self._seen(write.cluster), witness=Witness(volumes=seen))
