@@ -62,7 +62,7 @@ def check_known(state: AppState, target: str) -> None:
     """Refuses what can be seen without looking at a cluster: unknown application or cluster, a superseded entity."""
     if state.superseded:
         raise Superseded(
-            f"{state.name} is driven by somebody else: {state.superseded}. Nothing was changed. "
+            f"{state.name} is driven by somebody else: {state.superseded.rstrip('.')}. Nothing was changed. "
             f"If that is over: hubless adopt {state.name} -n {state.namespace}"
         )
     if state.app is None:
