@@ -13,6 +13,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -40,6 +41,13 @@ SETTLE_SECONDS = 0.2
 
 AT_A_TIME = 4
 """Applications that are looked at side by side: a thousand that move at once must not crowd out their own actions."""
+
+IDLE_SHARE = 3.0
+"""Pause after a look, in times that it took: when a hundred applications move at once their statuses take a quarter of
+the loop at most, and are written once for several changes."""
+
+LONGEST_SETTLE_SECONDS = 5.0
+"""Longest pause for that reason: a status may be behind its application so much, under load."""
 
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 30.0
@@ -111,6 +119,8 @@ class Keeper:
         self._routine_seconds = routine_seconds
         self._apps: dict[Key, _App] = {}
         self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._took = 0.0
 
     # --- what makes an application be looked at --------------------------------------------------------------------
 
@@ -130,6 +140,8 @@ class Keeper:
                 found.ask, found.pause = True, FIRST_PAUSE_SECONDS
                 found.urgent = found.urgent or urgent
         self._wake.set()
+        if urgent:
+            self._hurry.set()
 
     def show_again(self) -> None:
         """Looks at every application without asking its workflow."""
@@ -157,7 +169,9 @@ class Keeper:
                 was_writer, lost = is_writer, is_lost
                 works = is_writer and self.watch.live
                 if works:
+                    began = self._now()
                     await self.look()
+                    self._took = self._now() - began
                 await self._pause(works)
         finally:
             await self.watch.stop()
@@ -175,6 +189,11 @@ class Keeper:
             await asyncio.sleep(self._settle_seconds)
         except TimeoutError:
             pass
+        more = min(IDLE_SHARE * self._took, LONGEST_SETTLE_SECONDS) - self._settle_seconds
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, more)):
+                await self._hurry.wait()
+        self._hurry.clear()
         self._wake.clear()
 
     async def look(self) -> None:

@@ -60,6 +60,9 @@ within a second or so (vrg.md 2.3), and nobody is refused a failover for a momen
 SILENT = ("NotServed", "TimedOut", "ClusterUnreachable", "GateClosed", "ServerBusy")
 """Failures of a look that say nothing about the object: the cluster gave no answer (D10)."""
 
+NOBODY_SAYS = "no worker said in time what it remembers"
+"""Tells workers that are busy from one that knows that a cluster does not answer (S12)."""
+
 LOOK_AGAIN_TIMES = 16
 """Longest pause after a Reprotect that parked, in first pauses; it doubles up to this. Signals tell of a cluster that
 returns. This is for what no signal tells: workers that start when their clusters are back already, a hint that came
@@ -760,10 +763,13 @@ class DRPlacementControl:
         """A look at a cluster that is needed: busy is not unreachable (S12).
 
         When nobody took the look in time although a worker's watch of the cluster is alive, many others want something
-        of it now, and the look waits its turn.
+        of it now, and the look waits its turn. It does as well when nobody has the time to say what the watch shows.
         """
         seen = await self._read(cluster, short_within(seconds))
-        if seen.reachable or not (await self._last_seen(cluster)).reachable:
+        if seen.reachable:
+            return seen
+        known = await self._last_seen(cluster, HANDLER_SECONDS)
+        if not known.reachable and known.error != NOBODY_SAYS:
             return seen
         return await self._read(cluster, short_within(self._state.timings.slot_seconds))
 
@@ -798,17 +804,19 @@ class DRPlacementControl:
             return known.model_copy(update={"reachable": False, "vrg": None, "at": workflow.now()}), known
         return reading.result(), known
 
-    async def _last_seen(self, cluster: str) -> Observed:
+    async def _last_seen(self, cluster: str, seconds: float | None = None) -> Observed:
+        """What the watches of a worker show of a cluster; `NOBODY_SAYS` as its error when no worker said it in time."""
         try:
             return await call(
                 contracts.last_seen,
                 contracts.LastSeen(app=self._app().ref, cluster=cluster, grace_seconds=SHORT_LOOK),
                 queue=names.CONTROL_QUEUE,
-                limits=look(self._state.timings.look_seconds),
+                limits=look(seconds or self._state.timings.look_seconds),
                 summary=f"Recall what {cluster} showed last",
             )
-        except ActivityError:
-            return Observed(cluster=cluster, reachable=False, error="nothing remembered")
+        except ActivityError as err:
+            nobody = failure(err)[0] in ("NotServed", "TimedOut")
+            return Observed(cluster=cluster, reachable=False, error=NOBODY_SAYS if nobody else "nothing remembered")
 
     async def _stores(self, app: AppSpec) -> contracts.StoresSeen:
         return await call(
