@@ -33,7 +33,7 @@ from activities.contracts import (
 from activities.errors import implements
 from activities.mirror import Mirror
 from activities.waiting import SharedWatch
-from activities.waits import Waits, WaitTimes, beating
+from activities.waits import Waits, WaitTimes, writing
 from ramen import gates, names
 from ramen.app import AppRef, Decision, Observed, Role
 from ramen.desired import (
@@ -201,19 +201,19 @@ class ClusterActivities:
 
         await _deciding_again(release, looking.what(app, cluster))
 
-    @implements(contracts.await_vrg)
+    @implements(contracts.await_vrg, beats=False)
     async def await_vrg(self, request: AwaitVrg) -> Observed:
         """See the contract."""
         return await self._waits.await_vrg(request)
 
-    @implements(contracts.apply_vrg)
+    @implements(contracts.apply_vrg, beats=False)
     async def apply_vrg(self, request: ApplyVrg) -> Observed:
         """See the contract; a retry writes nothing when the first attempt did, and goes on waiting."""
-        async with beating(request.wait.cluster):
+        async with writing(request.wait.cluster):
             await self._write(request.write)
         return await self._waits.await_vrg(request.wait)
 
-    @implements(contracts.demote_witnessed)
+    @implements(contracts.demote_witnessed, beats=False)
     async def demote_witnessed(self, request: DemoteWitnessed) -> DemoteResult:
         """See the contract."""
         return await self._waits.demote_witnessed(request, self._write)

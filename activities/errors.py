@@ -5,6 +5,7 @@ A workflow decides by the type, which is the name of the class; whether a retry 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -13,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
+from activities.beats import beating
 from ramen.errors import HublessError, NotYet
 
 P = ParamSpec("P")
@@ -36,9 +38,10 @@ def to_application_error(err: HublessError) -> ApplicationError:
 
 
 def implements(
-    contract: Callable[P, Awaitable[R]],
+    contract: Callable[P, Awaitable[R]], *, beats: bool = True
 ) -> Callable[[Callable[Concatenate[Self, P], Awaitable[R]]], Callable[Concatenate[Self, P], Awaitable[R]]]:
-    """Makes a method the implementation of an activity of `activities.contracts`: its name, and our errors mapped."""
+    """Makes a method the implementation of an activity of `activities.contracts`: its name, our errors mapped, and
+    heartbeats while it lasts, unless it gives its own."""
     definition: Any = vars(contract)["__temporal_activity_definition"]
 
     def decorate(
@@ -47,7 +50,8 @@ def implements(
         @functools.wraps(method)
         async def mapped(self: Self, *args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                return await method(self, *args, **kwargs)
+                async with beating() if beats else contextlib.nullcontext():
+                    return await method(self, *args, **kwargs)
             except HublessError as err:
                 raise to_application_error(err) from err
 

@@ -32,10 +32,14 @@ class Limits:
     retry: RetryPolicy = field(default_factory=lambda: SHORT_RETRY)
 
 
-SHORT = Limits(start_to_close=timedelta(seconds=6))
+SHORT_BEAT = timedelta(seconds=3)
+"""A short activity that lasts heartbeats by itself (`activities.errors.implements`); so long a silence means that its
+worker is frozen or gone. On a machine with five times more work than cores a beat came two seconds late."""
+
+SHORT = Limits(start_to_close=timedelta(seconds=6), heartbeat=SHORT_BEAT)
 """A few API calls of some milliseconds each, repeatable; bounds what a task costs that was lost with its worker."""
 
-STORE = Limits(start_to_close=timedelta(seconds=10))
+STORE = Limits(start_to_close=timedelta(seconds=10), heartbeat=SHORT_BEAT)
 """Store calls answer in milliseconds and give up on a silent store after about 1 s."""
 
 WAIT = Limits(start_to_close=timedelta(days=7), heartbeat=timedelta(seconds=5))
@@ -55,6 +59,7 @@ def short_within(seconds: float) -> Limits:
     """A short activity that must find a free slot in time; used where an answer is refused without one."""
     return Limits(
         start_to_close=SHORT.start_to_close,
+        heartbeat=SHORT_BEAT,
         schedule_to_start=timedelta(seconds=seconds),
         retry=RetryPolicy(maximum_attempts=3, initial_interval=timedelta(milliseconds=200)),
     )

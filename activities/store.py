@@ -16,6 +16,7 @@ from temporalio import activity
 
 from activities import contracts
 from activities.access.s3 import S3Store
+from activities.beats import beating
 from activities.contracts import (
     AppendHistory,
     ClaimedEpoch,
@@ -72,7 +73,7 @@ class StoreActivities:
         self._silent: dict[str, tuple[bool, float]] = {}
         self._asking: dict[str, asyncio.Lock] = {}
 
-    @implements(contracts.claim_epoch)
+    @implements(contracts.claim_epoch, beats=False)
     async def claim_epoch(self, request: ClaimEpoch) -> ClaimedEpoch:
         """See the contract.
 
@@ -89,30 +90,31 @@ class StoreActivities:
             holder=activity.info().workflow_id or "",
             claimed_at=datetime.now(UTC),
         )
-        # Looked at beside the lock, since both are on the way to serving (D15); a claim that comes in between is met
-        # by the conditional write.
-        looking = asyncio.ensure_future(mirror.newest_claims(app.namespace, app.name))
-        try:
-            await mirror.acquire_lock(
-                app.namespace,
-                app.name,
-                lock.holder,
-                lock.epoch,
-                workflow_id=lock.workflow_id,
-                run_id=activity.info().workflow_run_id or "",
-                break_holder=lock.break_holder,
-            )
-            newest = await looking
-        finally:
-            looking.cancel()
-        try:
-            claimed = await mirror.claim_epoch(app.namespace, app.name, claim, newest=newest)
-        except StaleEpoch:
-            await mirror.release_lock(app.namespace, app.name, lock.holder, lock.epoch, lock.workflow_id)
-            raise
+        async with beating(claim.token):
+            # Looked at beside the lock, since both are on the way to serving (D15); a claim that comes in between is
+            # met by the conditional write.
+            looking = asyncio.ensure_future(mirror.newest_claims(app.namespace, app.name))
+            try:
+                await mirror.acquire_lock(
+                    app.namespace,
+                    app.name,
+                    lock.holder,
+                    lock.epoch,
+                    workflow_id=lock.workflow_id,
+                    run_id=activity.info().workflow_run_id or "",
+                    break_holder=lock.break_holder,
+                )
+                newest = await looking
+            finally:
+                looking.cancel()
+            try:
+                claimed = await mirror.claim_epoch(app.namespace, app.name, claim, newest=newest)
+            except StaleEpoch:
+                await mirror.release_lock(app.namespace, app.name, lock.holder, lock.epoch, lock.workflow_id)
+                raise
         return ClaimedEpoch(epoch=claimed.epoch, stores=claimed.stored)
 
-    @implements(contracts.hold_lock)
+    @implements(contracts.hold_lock, beats=False)
     async def hold_lock(self, request: LockRequest) -> None:
         """See the contract; when only this worker ends, the lock stays for the attempt on another one."""
         mirror, app = self._mirror.of(request.profiles), request.app

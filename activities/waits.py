@@ -18,6 +18,7 @@ from temporalio import activity
 
 from activities import looking
 from activities.access.protocol import ClusterAccess, Object
+from activities.beats import beating
 from activities.contracts import AwaitVrg, DemoteResult, DemoteWitnessed, Gate, WriteVrg
 from activities.judges import RESTORE_GRACE_SECONDS, Judge, judge_of, secondary, users_of
 from activities.mirror import Mirror
@@ -49,22 +50,9 @@ class WaitTimes:
     """VRG and VolumeReplications come on two streams: how far the second may be behind the first."""
 
 
-@contextlib.asynccontextmanager
-async def beating(cluster: str, seconds: float = WaitTimes.beat) -> AsyncIterator[None]:
+def writing(cluster: str, seconds: float = WaitTimes.beat) -> contextlib.AbstractAsyncContextManager[None]:
     """Heartbeats every `seconds` while the body writes to a cluster: on a busy machine a write takes its time too."""
-
-    async def beat() -> None:
-        while True:
-            activity.heartbeat({"waiting": f"{cluster} to take the write"})
-            await asyncio.sleep(seconds)
-
-    task = asyncio.create_task(beat(), name=f"beats {cluster}")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    return beating({"waiting": f"{cluster} to take the write"}, after=0.0, every=seconds)
 
 
 class Waits:
@@ -106,7 +94,7 @@ class Waits:
             check_write(epoch, Epoch.of(before), looking.what(app.ref, cluster))
             watch.witness.forget(app.ref)
         async with self._storing_witness(watch, app, epoch, request.volumes):
-            async with beating(cluster, self._times.beat):
+            async with writing(cluster, self._times.beat):
                 written = await write(request.write)
             if written.vrg is None:
                 raise NotFound(f"{cluster} has no VRG {app.ref}: nothing to demote.")

@@ -17,7 +17,7 @@ import psutil
 from ramen import names
 from sandbox import faults, sites
 from sandbox.application import Application
-from sandbox.bench import Table, calls_of_workers, events_of, with_sandbox
+from sandbox.bench import MANY_LAG_SECONDS, Table, calls_of_workers, events_of, with_sandbox
 from sandbox.driver import Driver
 from sandbox.state import Options
 from starter import console
@@ -173,7 +173,7 @@ async def main(rounds: int, apps: int) -> None:
         if apps:
             await at_rest(driver, apps)
 
-    await with_sandbox(Options(delays="zero", lag=1.0), work)
+    await with_sandbox(Options(delays="zero", lag=MANY_LAG_SECONDS if apps else 1.0), work)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,10 @@ LOG_LINES = 12
 START_SLACK_SECONDS = 1.0
 """psutil derives a start time from the clock at boot, so the same process may differ by a rounding."""
 
+ENVIRONMENT = {"GOGC": "200"}
+"""For every process that does not say otherwise. The servers are Go programs with small heaps that collect garbage all
+the time: with twice the default a failover costs a fifth less CPU, for about 1 GB more memory in all."""
+
 Status = Literal["running", "frozen", "stopped"]
 
 
@@ -204,7 +208,7 @@ class Processes:
         with self.log_path(spec.name).open("ab") as log:
             started = subprocess.Popen(
                 spec.argv,
-                env={**os.environ, **spec.env},
+                env={**ENVIRONMENT, **os.environ, **spec.env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -33,6 +33,7 @@ from temporalio.service import RPCStatusCode
 from ramen import errors, names
 from starter.failures import Failed, NoWorker, Refused, Stopped, Unfinished, Unreachable
 from workflows.inputs import (
+    WORKFLOW_TASK_TIMEOUT,
     ActionResult,
     AdoptRequest,
     AdoptResult,
@@ -176,6 +177,7 @@ class Hubless:
             id=names.entity_id(namespace, name),
             task_queue=names.CONTROL_QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            task_timeout=WORKFLOW_TASK_TIMEOUT,
             static_summary=f"Protects {name} in namespace {namespace}",
         )
         call = self.client.execute_update_with_start_workflow(

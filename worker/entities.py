@@ -26,7 +26,15 @@ from activities.surveying import SurveyActivities
 from ramen import errors, names
 from ramen.drpc_edits import Entity, Known
 from ramen.errors import ClusterUnreachable, HublessError, Refused
-from workflows.inputs import Answer, AppState, MoveRequest, ProtectUpdate, StatusView, UnprotectRequest
+from workflows.inputs import (
+    WORKFLOW_TASK_TIMEOUT,
+    Answer,
+    AppState,
+    MoveRequest,
+    ProtectUpdate,
+    StatusView,
+    UnprotectRequest,
+)
 from workflows.view import copy_spec, is_leaving
 
 QUERY_LIMIT = timedelta(seconds=5)
@@ -87,6 +95,7 @@ class Entities:
             id=names.entity_id(request.namespace, request.name),
             task_queue=names.CONTROL_QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            task_timeout=WORKFLOW_TASK_TIMEOUT,
             static_summary=f"Protects {request.name} in namespace {request.namespace}",
         )
         try:

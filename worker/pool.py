@@ -24,10 +24,15 @@ from workflows.registry import WORKFLOWS, sandbox_runner
 
 log = logging.getLogger(__name__)
 
-GATED_POLLERS = PollerBehaviorSimpleMaximum(maximum=2)
-"""Each poll that is open when a gate closes can bring one task that must be sent back (temporal.md 5.5)."""
+POLLERS = PollerBehaviorSimpleMaximum(maximum=1)
+"""Each poll that is open when a worker freezes takes one task with it, and costs an application its time-out; each
+that is open when a gate closes brings one task that must be sent back (temporal.md 5.5). One fetches a hundred a
+second and more."""
 
-STICKY_SECONDS = 2.0
+WORKFLOW_POLLERS = PollerBehaviorSimpleMaximum(maximum=2)
+"""One for the worker's own cache and one for everybody's queue: fewer are not possible."""
+
+STICKY_SECONDS = 1.0
 """How long a workflow waits for the cache of a worker that was killed (temporal.md 5.3)."""
 
 HEARTBEAT_SECONDS = 2.0
@@ -36,8 +41,9 @@ HEARTBEAT_SECONDS = 2.0
 OWN_SLOTS = 2
 """A check at a time, and one more for somebody else who asks."""
 
-WORKFLOW_SLOTS = 100
-"""Workflow tasks at a time; each takes milliseconds, and one core carries no more."""
+WORKFLOW_SLOTS = 20
+"""Workflow tasks at a time; each takes milliseconds, and one core carries no more. More of them would wait here, where
+their time-out runs, instead of in the queue, where another worker may take them."""
 
 
 BUILD_ID = f"hubless {version('hubless')}"
@@ -78,6 +84,8 @@ class Pool:
             workflow_runner=sandbox_runner(),
             max_concurrent_workflow_tasks=WORKFLOW_SLOTS,
             max_concurrent_activities=self.control_slots,
+            workflow_task_poller_behavior=WORKFLOW_POLLERS,
+            activity_task_poller_behavior=POLLERS,
             max_cached_workflows=self.cached_workflows,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_SECONDS),
         )
@@ -86,9 +94,8 @@ class Pool:
     def start_own(self, cluster: str) -> None:
         """Serves what only the cluster's own worker can answer."""
         queue = names.own_queue(cluster)
-        poller = PollerBehaviorSimpleMaximum(maximum=1)
         worker = self._worker(
-            queue, self.activities.own, max_concurrent_activities=OWN_SLOTS, activity_task_poller_behavior=poller
+            queue, self.activities.own, max_concurrent_activities=OWN_SLOTS, activity_task_poller_behavior=POLLERS
         )
         self._start(queue, worker)
 
@@ -103,9 +110,7 @@ class Pool:
                 local_activity_supplier=FixedSizeSlotSupplier(1),
                 nexus_supplier=FixedSizeSlotSupplier(1),
             )
-            worker = self._worker(
-                queue, self.activities.cluster, tuner=tuner, activity_task_poller_behavior=GATED_POLLERS
-            )
+            worker = self._worker(queue, self.activities.cluster, tuner=tuner, activity_task_poller_behavior=POLLERS)
             self._start(queue, worker, slots)
 
     async def leave(self, cluster: str) -> None:

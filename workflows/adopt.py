@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from ramen.epoch import Epoch
     from ramen.recovery import Evidence, Inference, Verdict, given_back, infer, told
     from workflows import adoption, view
-    from workflows.inputs import AdoptRequest, AdoptResult, ClusterSignal, MoveRequest
+    from workflows.inputs import WORKFLOW_TASK_TIMEOUT, AdoptRequest, AdoptResult, ClusterSignal, MoveRequest
     from workflows.steps import call, failure, lock_request
 
 LOOK_SECONDS = 5.0
@@ -124,6 +124,7 @@ class Adopt:
             id=entity_id,
             task_queue=names.CONTROL_QUEUE,
             parent_close_policy=ParentClosePolicy.ABANDON,
+            task_timeout=WORKFLOW_TASK_TIMEOUT,
             static_summary=f"Protects {app.name} in namespace {app.namespace}",
         )
         if found.verdict is Verdict.ADOPT:

@@ -30,6 +30,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows import attributes, view
     from workflows import state as decide
     from workflows.inputs import (
+        WORKFLOW_TASK_TIMEOUT,
         ActionInput,
         ActionRecord,
         ActionResult,
@@ -556,6 +557,7 @@ class DRPlacementControl:
             task_queue=names.CONTROL_QUEUE,
             # The entity may be terminated or reset; the action must not die with it (S14).
             parent_close_policy=ParentClosePolicy.ABANDON,
+            task_timeout=WORKFLOW_TASK_TIMEOUT,
             search_attributes=attributes.of_action(
                 app.namespace, app.name, kind.value, target, "Started", record.epoch
             ),

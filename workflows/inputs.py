@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -11,6 +11,10 @@ from ramen.app import ActionKind, AppRef, AppSpec, Decision, PodCount, Volume, W
 from ramen.desired import Drawback
 from ramen.epoch import Epoch
 from ramen.recovery import Inference
+
+WORKFLOW_TASK_TIMEOUT = timedelta(seconds=2)
+"""How long Temporal waits for a worker that took a workflow task; it needs milliseconds. A frozen worker takes one for
+each poll that it had open, and an application waits so long for each (the default is ten seconds)."""
 
 
 class Timings(Wire):

@@ -25,7 +25,7 @@ from activities.contracts import (
     RequestUpload,
     StampEpoch,
 )
-from activities.waits import beating
+from activities.waits import writing
 from ramen import names
 from ramen.app import Decision, Observed, Role, Volume, Wanted
 from ramen.desired import Drawback, is_released
@@ -916,7 +916,7 @@ async def test_a_write_that_takes_its_time_gives_signs_of_life() -> None:
             enough.set()
 
     async def slow_write() -> None:
-        async with beating("dr1", 0.01):
+        async with writing("dr1", 0.01):
             await enough.wait()
 
     environment = ActivityEnvironment()
