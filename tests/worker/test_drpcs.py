@@ -19,7 +19,7 @@ from ramen.epoch import Epoch
 from ramen.errors import ClusterUnreachable, HublessError, Refused
 from ramen.kinds import DRPC, EVENT, NAMESPACE
 from worker.drpc_status import EDIT_ACCEPTED
-from worker.drpcs import BETWEEN_SECONDS, Keeper
+from worker.drpcs import BETWEEN_SECONDS, IDLE_SHARE, Keeper
 from worker.entities import NoAnswer, known
 from workflows import view
 from workflows.inputs import ActionRecord, Answer, AppState, MoveRequest, Outcome, StatusView, UnprotectRequest
@@ -421,3 +421,33 @@ async def test_an_edit_that_failed_is_asked_for_again(world: World, failure: Hub
     assert len(moves) == 2
     assert len(set(moves)) == requests
     assert world.there["status"]["phase"] == "FailedOver"
+
+
+async def test_after_a_look_that_took_long_statuses_make_way_but_an_edit_does_not_wait(world: World) -> None:
+    """Under load a quarter of the loop is the statuses' share; somebody who edited a copy waits for an answer."""
+    world.workflows.move_to(ActionKind.DEPLOY, 1, "dr1")
+    ask = world.workflows.ask
+
+    async def slowly(namespace: str, name: str) -> tuple[Known, StatusView | None]:
+        world.time += 1.0
+        return await ask(namespace, name)
+
+    world.workflows.ask = slowly  # type: ignore[method-assign]
+
+    async def asked_beyond(times: int) -> None:
+        while world.workflows.asked <= times:
+            await asyncio.sleep(0.01)
+
+    running = asyncio.create_task(world.keeper.run())
+    try:
+        world.keeper.mark([KEY])
+        await asyncio.wait_for(asked_beyond(0), 10)
+        world.keeper.mark([KEY], urgent=True)
+        await asyncio.wait_for(asked_beyond(1), IDLE_SHARE - 0.5)
+        world.time += BETWEEN_SECONDS
+        world.keeper.mark([KEY])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asked_beyond(2), 1.0)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -104,11 +104,16 @@ async def test_failover_does_not_wait_for_a_source_that_is_frozen(shop: Applicat
 
 
 @pytest.mark.parametrize("verb", ["failover", "relocate"])
-async def test_a_target_that_is_busy_is_not_taken_for_unreachable(shop: Application, world: World, verb: str) -> None:
+@pytest.mark.parametrize("workers", ["say what they see", "have no time either"])
+async def test_a_target_that_is_busy_is_not_taken_for_unreachable(
+    shop: Application, world: World, verb: str, workers: str
+) -> None:
     """S12: a hundred failovers at once must not refuse each other."""
     await shop.protect()
     await shop.protected()
     world.busy.add("dr2")
+    if workers == "have no time either":
+        world.forgetful.add("dr2")
     answer = await shop.move(verb, "dr2")
     assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
 

@@ -75,6 +75,8 @@ class World:
         """Clusters that take a request and never answer it; the watch of the workers is broken there."""
         self.busy: set[str] = set()
         """Clusters whose next read is refused because they have too much to do; the watch is alive."""
+        self.forgetful: set[str] = set()
+        """Clusters of which no worker has the time to say what its watch shows."""
         self.hold: set[tuple[str, Gate]] = set()
         """Waits that do not end while they are in here."""
         self.breaks_when_stopped = False
@@ -218,6 +220,8 @@ class World:
         return self._seen(request.cluster)
 
     async def last_seen(self, request: contracts.LastSeen) -> Observed:
+        if request.cluster in self.forgetful:
+            raise ApplicationError("nobody took it in time", type="TimedOut", non_retryable=True)
         return self._seen(request.cluster).model_copy(
             update={"reachable": request.cluster not in self.silent | self.frozen}
         )
