@@ -121,6 +121,17 @@ def infer(seen: Evidence) -> Inference:
             "replicated to it before its promotion is lost.",
             epoch=newest,
         )
+    spec = (vrgs[home].vrg or {}).get("spec") or {}
+    if mine and (spec.get("prepareForFinalSync") or spec.get("runFinalSync")):
+        return Inference(
+            verdict=Verdict.BRING_BACK,
+            serving=home,
+            why=f"{home} is Primary {at} and prepares its final sync: a relocate away from it was cut off, which may "
+            f"have begun to take the application away{others}",
+            plan=f"Let {home} give up the volumes whose removal was begun, make it Primary again, which holds every "
+            "write, and place the application there; then relocate again.",
+            epoch=newest,
+        )
     lost = ""
     if newest and mine and mine.number < newest.number:
         lost = f"; an action had claimed epoch {newest.number} and changed nothing yet: ask for it again"

@@ -23,11 +23,12 @@ def vrg(
     decision: str = "",
     previous: str = "",
     action: str = "",
+    flag: str = "",
 ) -> Observed:
     annotations = {names.EPOCH: epoch, names.DECISION: decision, names.PREVIOUS: previous}
     body: dict[str, Any] = {
         "metadata": {"name": "shop", "namespace": "web", "annotations": annotations},
-        "spec": {"replicationState": role, "action": action},
+        "spec": {"replicationState": role, "action": action} | ({flag: True} if flag else {}),
     }
     return Observed(cluster=cluster, vrg=body)
 
@@ -71,6 +72,18 @@ def case(
     [
         case("a Primary that is decided for is held", [P1, S2], Verdict.ADOPT, "dr1"),
         case("also while its peer is away", [P1, silent("dr2")], Verdict.ADOPT, "dr1"),
+        *(
+            case(
+                f"one whose final sync was asked for is brought back, or nothing would place it again: {flag}",
+                [vrg("dr1", "primary", "8.b", decision="dr1", flag=flag), S2],
+                Verdict.BRING_BACK,
+                "dr1",
+                "cut off",
+                placed={"dr1": None, "dr2": None},
+                decided="dr1",
+            )
+            for flag in ("prepareForFinalSync", "runFinalSync")
+        ),
         case(
             "a peer that is away with its store may have moved on: a person decides (unknown is not absent)",
             [P1, silent("dr2")],
