@@ -359,7 +359,7 @@ class ClusterActivities:
         changed = merge(vrg, kept)
         if request.wanted.role is not Role.PRIMARY:
             return changed
-        if changed is not None and vrg is not None:
+        if changed is not None and vrg is not None and not request.wanted.asks_final_sync:
             await self._check_no_pvc_leaves(request, vrg)
         # A store that was silent when the action began is not asked again: that would cost another second (D15).
         known = {profile for profile, drawback in request.drawbacks.items() if drawback is Drawback.SILENT}
@@ -371,22 +371,11 @@ class ClusterActivities:
         return merge(vrg, desired(ordered_profiles(request.app, request.cluster, wrong)))
 
     async def _check_no_pvc_leaves(self, request: WriteVrg, vrg: Object) -> None:
-        """Refuses an ordinary primary over PVCs that are given up by a demotion or a final sync: the operator would
-        delete their stored copies, or restore nothing over them (vrg.md 2.2, 2.5). Raises NotYet naming them."""
-        spec, wanted = vrg.get("spec") or {}, request.wanted
-        flagged = spec.get("prepareForFinalSync") or spec.get("runFinalSync")
-        gives_up = flagged or spec.get("replicationState") == Role.SECONDARY.value
-        if not gives_up or wanted.prepare_final_sync or wanted.run_final_sync:
-            return
-        claims = await looking.select_pvcs(
-            self._clusters.access(request.cluster), request.app.namespace, request.app.pvc_selector
-        )
+        """Raises NotYet naming the PVCs in deletion over which the VRG may not become an ordinary primary (S3)."""
+        app, cluster = request.app, request.cluster
+        claims = await looking.select_pvcs(self._clusters.access(cluster), app.namespace, app.pvc_selector)
         leaving = [claim["metadata"]["name"] for claim in claims if claim["metadata"].get("deletionTimestamp")]
-        if leaving:
-            raise NotYet(
-                f"PVCs {looking.listed(leaving)} are being deleted on {request.cluster}; "
-                f"{looking.what(request.app.ref, request.cluster)} can be made Primary when they are gone."
-            )
+        _allow(gates.may_become_ordinary_primary(looking.judged(app.ref, cluster, vrg), leaving))
 
     async def _check_vrg(self, access: ClusterAccess, app: AppRef, cluster: str, vrg: Object, epoch: Epoch) -> None:
         """Refuses a write to a VRG of a newer epoch; one that a hub made carries none, and then the tombstone counts

@@ -116,6 +116,11 @@ class Wanted(Wire):
     prepare_final_sync: bool = False
     run_final_sync: bool = False
 
+    @property
+    def asks_final_sync(self) -> bool:
+        """Whether it asks a primary for one of the two halves of its final sync (vrg.md 2.6)."""
+        return self.prepare_final_sync or self.run_final_sync
+
 
 class Decision(Wire):
     """Where the application is to run; `retained` clusters keep their old workload until they are demoted."""

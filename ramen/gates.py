@@ -267,6 +267,21 @@ def is_letting_go(observed: VRGRead) -> bool:
     return vrg.spec.prepare_for_final_sync or vrg.spec.run_final_sync
 
 
+def may_become_ordinary_primary(observed: VRGRead, leaving: list[str]) -> Verdict:
+    """A VRG that gives up its volumes, by a demotion or a final sync, is no ordinary primary while a PVC is `leaving`.
+
+    `leaving` names the PVCs in deletion; without a VRG, and under a primary that keeps its volumes, they are nobody's
+    business. Why: `is_letting_go`.
+    """
+    vrg = observed.vrg
+    if not isinstance(vrg, VRG) or not leaving:
+        return Verdict(True, f"{observed} has no PVC on its way out.")
+    spec = vrg.spec
+    gives_up = spec.replication_state == SECONDARY or spec.prepare_for_final_sync or spec.run_final_sync
+    text = f"PVCs {', '.join(sorted(leaving))} are being deleted on {observed.cluster}"
+    return Verdict(not gives_up, f"{text}; {observed} can be made Primary when they are gone.")
+
+
 def exists_and_primary(observed: VRGRead) -> Verdict:
     """R6: a VRG is there, is wanted primary, and is not being deleted."""
     vrg = _existing(observed)

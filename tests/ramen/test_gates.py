@@ -353,3 +353,21 @@ def test_interval_seconds(interval: str, seconds: int) -> None:
 )
 def test_who_is_giving_up_its_volumes(read: VRGRead, letting_go: bool) -> None:
     assert gates.is_letting_go(read) is letting_go
+
+
+@pytest.mark.parametrize(
+    ("read", "leaving", "allowed"),
+    [
+        pytest.param(secondary(), ["data-0"], False, id="a Secondary that gives its PVCs up"),
+        pytest.param(vrg(spec={"runFinalSync": True}), ["data-0"], False, id="a primary in its final sync"),
+        pytest.param(vrg(spec={"prepareForFinalSync": True}), ["data-0"], False, id="one that prepares it"),
+        pytest.param(secondary(), [], True, id="none is in deletion"),
+        pytest.param(vrg(), ["data-0"], True, id="a user's deletion on a primary is the user's"),
+        pytest.param(ABSENT, ["data-0"], True, id="without a VRG nothing is given up"),
+    ],
+)
+def test_no_ordinary_primary_over_pvcs_on_their_way_out(read: VRGRead, leaving: list[str], allowed: bool) -> None:
+    """S3: their stored copies would be deleted with them, or nothing restored over them (vrg.md 2.2, 2.5)."""
+    verdict = gates.may_become_ordinary_primary(read, leaving)
+    assert verdict.allowed is allowed
+    assert allowed or "data-0" in verdict.reason
