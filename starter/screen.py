@@ -102,6 +102,10 @@ def _headline(now: Situation) -> str:
     epoch = f", epoch {now.epoch}" if now.epoch else ""
     if not now.serving:
         return f"{now.name} ({now.namespace}) does not serve yet{epoch}."
+    look = now.seen.get(now.serving)
+    if look is not None and look.reachable and look.role == "secondary":
+        # A relocate, or its way back, has taken the application away there; the decision follows at its end.
+        return f"{now.name} ({now.namespace}) serves nowhere now, last on {now.serving}{epoch}."
     began = f" since {clock(now.serving_since)}" if now.serving_since else ""
     return f"{now.name} ({now.namespace}) serves on {now.serving}{began}{epoch}."
 
