@@ -622,11 +622,12 @@ class Bench:
             await run.asking  # refused, or given up: whatever it started is forgotten
         run.answer, lane = None, run.lane
         held = await self._adopt(lane, run.source, run.notes)
-        lane.protected = held is not None
+        # What was asked for may have been asked for again, and begun, after the loss: then there is nothing to adopt.
+        lane.protected = held is not None or await self._is_held(lane)
         if held is not None and held.workflow_id:
             answer = Answer(action=ActionKind.FAILOVER, workflow_id=held.workflow_id, epoch=held.epoch, message="")
             await self._ended(run, answer, time.monotonic() + END_SECONDS)
-        elif held is None and run.step.action not in (ActionKind.DEPLOY, ActionKind.UNPROTECT):
+        elif not lane.protected and run.step.action not in (ActionKind.DEPLOY, ActionKind.UNPROTECT):
             run.problems.append("nothing to adopt was found")
             return
         if (run.step.action is ActionKind.UNPROTECT) == lane.protected:
@@ -636,13 +637,20 @@ class Bench:
             await self._request(run)
             await self._finish(run)
 
+    async def _is_held(self, lane: Lane) -> bool:
+        """Whether a workflow protects the application."""
+        try:
+            return (await self.driver.status(lane.application)).state.app is not None
+        except (HublessError, Stopped, RPCError):
+            return False
+
     async def _adopt_the_others(self, lanes: list[Lane]) -> None:
         """Holds every application again that stands in no row of this batch."""
         others = [lane for lane in self.lanes if lane.protected and not lane.broken and lane not in lanes]
         await asyncio.gather(*(self._adopt(lane, lane.home, []) for lane in others))
 
     async def _adopt(self, lane: Lane, named: str, notes: list[str]) -> AdoptResult | None:
-        """Adopts an application, naming a cluster where it is asked for one; None when nothing is known of it."""
+        """Adopts an application, naming what is asked for, policy or cluster; None when nothing is known of it."""
         request = AdoptRequest(
             app=AppRef(namespace=lane.application.namespace, name=lane.application.name),
             consent=True,
@@ -654,7 +662,10 @@ class Bench:
                 result = await self.driver.hubless.adopt(request)
             except Refused as err:
                 notes.append(str(err))
-                return None
+                if "--policy" not in str(err) or request.policy:
+                    return None
+                request = request.model_copy(update={"policy": POLICY})
+                continue
             except (Stopped, RPCError) as err:
                 if time.monotonic() > limit:
                     raise Failed(f"not adopted in {END_SECONDS:.0f} s: {err}") from err
