@@ -89,6 +89,7 @@ def state_of(
         else {},
         last_good=_TIMES.validate_python(observed.get("last_good") or {}),
         action=_last_action(found, looks, epoch),
+        interrupted=_how_to_go_on(app, found),
         debts=[Debt(cluster=cluster, wants="Secondary", since=now) for cluster in app.others(found.serving)],
     )
 
@@ -137,6 +138,17 @@ def _last_action(found: Inference, looks: list[Observed], epoch: Epoch) -> Actio
         target=found.serving,
         outcome=Outcome.DONE,
         message="adopted",
+    )
+
+
+def _how_to_go_on(app: AppSpec, found: Inference) -> str:
+    """What is true until the failover that an adoption asks for has begun: nothing is cleaned up, and it is not
+    refused because the decision names its target already."""
+    if found.verdict is Verdict.ADOPT:
+        return ""
+    return (
+        f"it was adopted, and what was cut off has not been carried on yet ({found.why}). Go on: hubless failover "
+        f"{app.name} -n {app.namespace} --to {found.serving} --accept-data-loss"
     )
 
 

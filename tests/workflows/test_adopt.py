@@ -125,6 +125,30 @@ async def test_a_relocate_that_was_cut_off_brings_its_source_back(shop: Applicat
     assert world.decisions["dr1"].cluster == "dr1"
 
 
+async def test_a_relocate_that_was_cut_off_before_its_demotion_brings_its_source_back(
+    shop: Application, world: World
+) -> None:
+    """The source is Primary and ready, and the decision names it: it is not refused as serving already."""
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr1", Gate.FINAL_SYNC_COMPLETE))
+    await shop.move("relocate", "dr2")
+    async with asyncio.timeout(20):
+        while not world.vrgs["dr1"]["spec"].get("runFinalSync"):
+            await asyncio.sleep(0.05)
+    await forgotten(shop)
+    world.hold.clear()
+    held = await adopt(shop)
+    assert (held.inference.verdict, held.inference.serving) == (Verdict.BRING_BACK, "dr1")
+    assert (await shop.ended(held.workflow_id)).outcome is Outcome.DONE
+    assert world.role("dr1") == "primary"
+    assert not world.vrgs["dr1"]["spec"].get("runFinalSync")
+    assert world.decisions["dr1"].cluster == "dr1"
+    status = await shop.protected()
+    assert status.state.decision.cluster == "dr1"
+    assert status.state.interrupted == ""
+
+
 async def test_a_fork_is_for_a_person_who_may_name_a_side(shop: Application, world: World) -> None:
     await shop.protect()
     await shop.protected()
