@@ -75,6 +75,8 @@ def present(now: Situation) -> str:
     """What happens or is awaited at this moment."""
     if now.view.state.superseded:
         return "superseded"
+    if now.view.state.interrupted:
+        return f"needs you: {now.view.state.interrupted}"
     if now.steps and now.steps.needs_operator:
         return f"needs you: {now.steps.needs_operator}"
     if now.waiting:
@@ -120,6 +122,8 @@ def _verdict(now: Situation) -> list[str]:
         lines.append(_protection(now))
     if now.steps and now.steps.needs_operator:
         lines.append(f"Needs you: {now.steps.needs_operator}")
+    elif state.interrupted:
+        lines.append(f"Needs you: {state.interrupted}")
     elif now.waiting:
         lines.append(f"{_capital(awaited(now.waiting))}.{_then(now)}")
     return lines
@@ -259,6 +263,8 @@ def facts(now: Situation) -> str:
 def _next(now: Situation) -> str:
     if now.steps and now.steps.needs_operator:
         return f"hubless retry {now.where}, or hubless abort {now.where}"
+    if now.view.state.interrupted:
+        return "what is said above"
     if now.view.child or now.view.state.debts:
         return f"hubless status {now.where} --watch"
     return f"hubless history {now.where}"

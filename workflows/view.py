@@ -61,7 +61,7 @@ def progression(state: AppState) -> str:
             ActionKind.RELOCATE: "EnsuringVolumesAreSecondary",
             ActionKind.UNPROTECT: "Deleting",
         }.get(action.kind, "")
-    if state.superseded:
+    if state.superseded or state.interrupted:
         return "Paused"
     if action.kind is ActionKind.RELEASE:
         return "Completed"
@@ -94,6 +94,8 @@ def conditions(state: AppState, now: datetime) -> list[dict[str, Any]]:
     name = phase(state) or "Initiating"
     if state.superseded:
         available = condition("Available", "Unknown", "Superseded", state.superseded)
+    elif state.interrupted:
+        available = condition("Available", "Unknown", "Interrupted", state.interrupted)
     elif busy:
         available = condition("Available", "False", name, f"{action.kind.value if action else ''} runs")
     else:

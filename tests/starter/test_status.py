@@ -52,6 +52,29 @@ def test_pods_of_a_silent_cluster_are_not_known(world: World, namespace: str) ->
     assert "the application runs" not in text
 
 
+def test_a_move_that_was_ended_from_outside_says_how_to_go_on(world: World, namespace: str) -> None:
+    words = f"Failover to dr2 was ended from outside. Go on: hubless failover shop -n {namespace} --to dr2"
+    world.state = world.state.model_copy(update={"interrupted": words})
+    text = hubless("status", "shop", "-n", namespace).stdout
+    assert text.splitlines()[2] == f"  Needs you: {words}"
+    assert text.splitlines()[-1] == "Next       what is said above"
+    row = next(row for row in hubless("status").stdout.splitlines() if row.startswith(namespace))
+    assert row.endswith(f"needs you: {words}")
+
+
+def test_an_application_whose_vrg_is_secondary_is_not_said_to_serve(world: World, namespace: str) -> None:
+    world.seen["dr2"] = Observed(cluster="dr2", vrg=vrg("secondary", 8), pods=PodCount())
+    headline = hubless("status", "shop", "-n", namespace).stdout.splitlines()[0]
+    assert headline == f"shop ({namespace}) serves nowhere now, last on dr2, epoch 8."
+
+
+def test_a_serving_cluster_that_is_silent_keeps_its_headline(world: World, namespace: str) -> None:
+    """Nobody sees that it stopped: unknown is not absent (D10)."""
+    del world.seen["dr2"]
+    headline = hubless("status", "shop", "-n", namespace).stdout.splitlines()[0]
+    assert headline == f"shop ({namespace}) serves on dr2 since 2026-11-23 14:03:01, epoch 8."
+
+
 def test_table_of_all_applications(world: World, namespace: str) -> None:
     result = hubless("status")
     assert result.exit_code == 0, result.stderr

@@ -478,6 +478,10 @@ async def test_a_failover_that_was_terminated_waits_for_a_person(shop: Applicati
     await shop.client.get_workflow_handle(first.workflow_id).terminate("by mistake")
     status = await shop.until(lambda view: bool(view.state.interrupted))
     assert f"hubless failover {shop.name} -n web --to dr2" in status.state.interrupted
+    available = status.drpc["status"]["conditions"][0]
+    assert (available["status"], available["reason"]) == ("Unknown", "Interrupted")
+    assert available["message"] == status.state.interrupted
+    assert status.drpc["status"]["progression"] == "Paused"
     await shop.entity.signal("cluster_returned", {"cluster": "dr1"})
     refused = await shop.refused("resume", OperatorRequest(request_id="r1"))
     assert "ended from outside" in refused.message
