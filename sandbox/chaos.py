@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 from temporalio.api.enums.v1 import EventType
@@ -86,6 +86,7 @@ ASK_AGAIN = 3
 Fault = Literal["kill", "freeze", "lose", "cut off"]
 Verdict = Literal["passed", "failed", "not run"]
 Where = Literal["entity", "action"]
+Said = TypeVar("Said")
 
 # --- what can be broken --------------------------------------------------------------------------------------------
 
@@ -483,7 +484,7 @@ class Bench:
     async def _next_epoch(self, lane: Lane) -> int:
         """The number that the next action will claim."""
         if lane.protected:
-            status = await self.driver.status(lane.application)
+            status = await self._patiently(lambda: self.driver.status(lane.application))
             return (status.state.epoch.number if status.state.epoch else 0) + 1
         store = self._store(self.driver.clusters[0])
         try:
@@ -582,7 +583,8 @@ class Bench:
             body = UnprotectRequest(request_id=request_id, requester="chaos")
         return await hubless.ask(kind.value.lower(), app.namespace, app.name, body, request_id, "")
 
-    async def _patiently(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _patiently(self, ask: Callable[[], Awaitable[Said]]) -> Said:
+        """Asks until somebody answers: on a machine where everything was just broken, nobody may for a while."""
         limit = time.monotonic() + END_SECONDS
         while True:
             try:
@@ -818,7 +820,7 @@ class Bench:
         recording = self.recorder.of(app.namespace)
         if not lane.protected:
             return wrong
-        record = (await self.driver.status(app)).state.action
+        record = (await self._patiently(lambda: self.driver.status(app))).state.action
         if record is None:
             return ["the status knows of no action"]
         wrong += _claims(recording, record)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
+from temporalio.common import Priority
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -558,6 +559,7 @@ class DRPlacementControl:
             # The entity may be terminated or reset; the action must not die with it (S14).
             parent_close_policy=ParentClosePolicy.ABANDON,
             task_timeout=WORKFLOW_TASK_TIMEOUT,
+            priority=_PRIORITIES.get(kind, Priority.default),
             search_attributes=attributes.of_action(
                 app.namespace, app.name, kind.value, target, "Started", record.epoch
             ),
@@ -866,6 +868,14 @@ class DRPlacementControl:
             lines.append(f"| {cluster} | {want.role} | {want.epoch.number} | {owes} |")
         workflow.set_current_details("\n".join(lines))
 
+
+_PRIORITIES = {
+    ActionKind.FAILOVER: Priority(priority_key=1),
+    ActionKind.RELOCATE: Priority(priority_key=2),
+    ActionKind.REPROTECT: Priority(priority_key=5),
+}
+"""Where tasks queue up, as when a hundred applications fail over at once, those that are to serve come before those
+that serve already and are cleaned up (temporal.md 5.2). Activities have their workflow's priority, 3 by default."""
 
 _MIRROR = Limits(start_to_close=SHORT.start_to_close, schedule_to_start=timedelta(seconds=60))
 """The mirror waits for a worker a minute and is then written with the next transition."""
