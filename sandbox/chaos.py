@@ -51,7 +51,7 @@ from sandbox.recorder import Recorder
 from sandbox.state import Options, home
 from starter import console
 from starter.client import Hubless
-from starter.failures import Failed, Refused, Stopped
+from starter.failures import Failed, NoWorker, Refused, Stopped
 from workflows.inputs import (
     ActionRecord,
     AdoptRequest,
@@ -589,9 +589,9 @@ class Bench:
         while True:
             try:
                 return await ask()
-            except (Refused, Failed):
-                raise
             except (Stopped, RPCError) as err:
+                if isinstance(err, Refused | Failed) and not isinstance(err, NoWorker):
+                    raise
                 if time.monotonic() > limit:
                     raise Failed(f"no answer in {END_SECONDS:.0f} s: {err}") from err
             await asyncio.sleep(LOOK_SECONDS)
