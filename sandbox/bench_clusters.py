@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ramen import names
-from ramen.kinds import CLUSTER_REGISTRY, LEASE
+from ramen.kinds import CLUSTER_REGISTRY
 from ramen.objects import ClusterRegistry
 from sandbox.driver import Driver
 
@@ -35,6 +35,8 @@ AWAY_SECONDS, BACK_SECONDS = 4.0, 3.0
 
 IDLE_SECONDS = 180
 """Three minutes: what comes once a minute shows."""
+
+WRITES = ("create", "update", "patch", "delete")
 
 SURVIVOR, LOST = "dr1", "dr2"
 
@@ -103,16 +105,18 @@ async def _flapping(driver: Driver, table: MakeTable) -> None:
 async def _idle(driver: Driver, table: MakeTable) -> None:
     """Writes and reads of both workers on both API servers, nothing protected and nothing wrong, per minute."""
     await _quiet(driver)
-    before, leases = await _calls(driver), await _renewals(driver)
+    before = await _calls(driver)
     await asyncio.sleep(IDLE_SECONDS)
-    spent, renewed = await _calls(driver) - before, await _renewals(driver)
+    spent = await _calls(driver) - before
     minutes = IDLE_SECONDS / 60
     figures = table("An idle installation: requests of both workers per cluster and minute, probes aside", "")
     for cluster in driver.clusters:
-        for kind, verbs in (("writes", ("create", "update", "patch", "delete")), ("reads", ("get", "list", "watch"))):
+        for kind, verbs in (("writes", WRITES), ("reads", ("get", "list", "watch"))):
             number = sum(count for (where, verb, _), count in spent.items() if where == cluster and verb in verbs)
             figures.add(f"{kind} on {cluster}", number / minutes)
-        figures.add(f"of these, the Lease of the writer on {cluster}", (renewed[cluster] - leases[cluster]) / minutes)
+        for (where, verb, resource), count in sorted(spent.items()):
+            if where == cluster and verb in WRITES and count:
+                figures.add(f"of these, {verb} of {resource} on {cluster}", count / minutes)
     figures.show()
 
 
@@ -180,15 +184,6 @@ async def _calls(driver: Driver) -> Counter[tuple[str, str, str]]:
                 labels, _, value = line[len("hubless_api_calls_total{") :].partition("} ")
                 given = dict(part.split("=", 1) for part in labels.replace('"', "").split(","))
                 found[given["cluster"], given["verb"], given["resource"]] += int(float(value))
-    return found
-
-
-async def _renewals(driver: Driver) -> Counter[str]:
-    """Writes of the Lease by cluster, as far as both workers counted."""
-    found: Counter[str] = Counter()
-    for (cluster, verb, resource), count in (await _calls(driver)).items():
-        if resource == LEASE.plural and verb in ("create", "update", "patch"):
-            found[cluster] += count
     return found
 
 

@@ -24,6 +24,13 @@ from starter import console
 
 MINUTE = 60.0
 
+SYNC_SECONDS = 0.3
+"""Between two syncs of the storage stand-in: with a thousand applications one has a sync every five minutes, as in an
+installation whose policy says so."""
+
+LOOKS_PER_SECOND = 25
+"""Looks at all applications together while they are waited for: more would be most of what is measured."""
+
 SITE = (*sites.PARTS, *sites.CONTROLLERS, *sites.SERVERS)
 """Processes of a site, without their cluster's name."""
 
@@ -106,27 +113,34 @@ async def _kill_worker(driver: Driver) -> Mend:
     return mend
 
 
-async def at_rest(driver: Driver, count: int) -> None:
-    """Many idle applications for a minute, and many whose old side is away."""
-    apps = [Application.of("rest", f"app-{number}", volumes=1) for number in range(count)]
+async def at_rest(driver: Driver, count: int, moved: int) -> None:
+    """Many idle applications for a minute, then with `moved` of them elsewhere and their old side away."""
+    apps = [Application.of(f"rest-{number}", "app", volumes=1) for number in range(count)]
     limit = asyncio.Semaphore(10)
 
     async def prepare(app: Application) -> None:
         async with limit:
             await driver.deploy(app, "dr1", 600)
             await driver.ended(await driver.protect(app, "dr1"), 600)
+        if (number := int(app.namespace.split("-")[-1])) % 100 == 99:
+            console.action(f"about {number + 1} are protected")
 
     console.action(f"protecting {count} applications")
     await asyncio.gather(*(prepare(app) for app in apps))
+    driver.look_seconds = max(driver.look_seconds, count / LOOKS_PER_SECOND)
     await asyncio.gather(*(driver.protected(app, 900) for app in apps))
     await asyncio.sleep(5)
     await _minute(driver, apps, f"{count} idle applications, one minute")
     await sites.lose(driver.sandbox, "dr1")
-    for app in apps:
-        await driver.ended(await driver.move("failover", app, "dr2"), 600)
+
+    async def fail_over(app: Application) -> None:
+        async with limit:
+            await driver.ended(await driver.move("failover", app, "dr2"), 600)
+
+    await asyncio.gather(*(fail_over(app) for app in apps[:moved]))
     await driver.until(lambda: _none_runs(driver), "every Reprotect to park", 300)
     await asyncio.sleep(5)
-    await _minute(driver, apps, f"{count} applications whose old side is away, one minute")
+    await _minute(driver, apps, f"{count} applications, {moved} of them moved, whose old side is away, one minute")
     await sites.give_back(driver.sandbox, "dr1")
 
 
@@ -164,22 +178,24 @@ def _cpu(driver: Driver) -> dict[str, float]:
     return found
 
 
-async def main(rounds: int, apps: int) -> None:
+async def main(rounds: int, apps: int, moved: int) -> None:
     """Both parts on a sandbox without delays of storage and operator."""
 
     async def work(driver: Driver) -> None:
         if rounds:
             await losing(driver, rounds)
         if apps:
-            await at_rest(driver, apps)
+            await at_rest(driver, apps, min(moved, apps))
 
-    await with_sandbox(Options(delays="zero", lag=MANY_LAG_SECONDS if apps else 1.0), work)
+    lag = max(MANY_LAG_SECONDS, apps * SYNC_SECONDS) if apps else 1.0
+    await with_sandbox(Options(delays="zero", lag=lag), work)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Measures failovers from lost sites, and applications at rest.")
     parser.add_argument("--rounds", type=int, default=3, help="failovers of each kind; 0 leaves them out")
     parser.add_argument("--apps", type=int, default=0, help="applications at rest; 0 leaves them out")
+    parser.add_argument("--moved", type=int, default=100, help="of these, those that move when their side is lost")
     given = parser.parse_args()
-    asyncio.run(main(given.rounds, given.apps))
+    asyncio.run(main(given.rounds, given.apps, given.moved))
     os._exit(0)  # the SDK's threads can crash the interpreter's teardown
