@@ -204,6 +204,8 @@ class StoresSeen(Wire):
 
     stores: list[StoreReport]
     newest_epoch: Epoch | None = None
+    silent: list[str] = []
+    """Profiles whose coordination bucket did not say which epoch is the newest."""
     witness: Witness = Witness()
 
 

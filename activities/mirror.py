@@ -43,6 +43,9 @@ RENEW_SECONDS = 15.0
 STORE_SECONDS = 1.0
 """All the time that stores get on the way of an action (S13)."""
 
+LOOK_SECONDS = STORE_SECONDS / 2
+"""A store that does not answer a first look in half of that time gets no more of it: the claim passes it over."""
+
 BUSY_SECONDS = 8.0
 """Longest wait for a store that answers others meanwhile, as when a hundred applications fail over at once; an
 activity of the stores has ten seconds."""
@@ -142,10 +145,11 @@ class Mirror:
     # --- Epochs (S1) -------------------------------------------------------------------------------------------------
 
     async def newest_claims(
-        self, namespace: str, name: str, seconds: float = STORE_SECONDS / 2
+        self, namespace: str, name: str, number: int, seconds: float = LOOK_SECONDS
     ) -> Answers[tuple[EpochClaim, str] | None]:
-        """The newest claim of each store that answers, with its ETag; what `claim_epoch` looks at first."""
-        return await self._each(lambda store: self._newest_claim(store, namespace, name), seconds)
+        """The newest claim of each store that answers, with its ETag, where it is of `number` or higher; what
+        `claim_epoch` looks at first."""
+        return await self._each(lambda store: self._newest_claim(store, namespace, name, number), seconds)
 
     async def claim_epoch(
         self,
@@ -162,7 +166,7 @@ class Mirror:
         """
         deadline = _deadline(seconds)
         what = f"{namespace}/{name}"
-        newest = newest or await self.newest_claims(namespace, name, seconds / 2)
+        newest = newest or await self.newest_claims(namespace, name, claim.number, seconds / 2)
         earlier: dict[str, tuple[EpochClaim, str]] = {}
         for profile, found in sorted(newest.values.items()):
             if found and found[0].number >= claim.number:
@@ -200,9 +204,11 @@ class Mirror:
         best = max(sorted(found), key=lambda profile: found[profile].number, default=None)
         return Found(found[best] if best else None, best, sorted(answers.values), answers.failed)
 
-    async def _newest_claim(self, store: S3Store, namespace: str, name: str) -> tuple[EpochClaim, str] | None:
+    async def _newest_claim(
+        self, store: S3Store, namespace: str, name: str, least: int = 0
+    ) -> tuple[EpochClaim, str] | None:
         key = newest_claim_key(namespace, name, await store.list(names.epoch_prefix(namespace, name)))
-        return await self._claim(store, key) if key else None
+        return await self._claim(store, key) if key and key >= names.epoch_key(namespace, name, least) else None
 
     @staticmethod
     async def _claim(store: S3Store, key: str) -> tuple[EpochClaim, str] | None:

@@ -29,7 +29,7 @@ from activities.contracts import (
     StoresSeen,
 )
 from activities.errors import implements
-from activities.mirror import RENEW_SECONDS, STORE_SECONDS, Mirror
+from activities.mirror import LOOK_SECONDS, RENEW_SECONDS, STORE_SECONDS, Mirror
 from ramen.app import AppRef, AppSpec, Decision, StoreReport, Volume, Witness
 from ramen.errors import Invalid, StaleEpoch, StoreDenied, StoreUnreachable
 from ramen.s3layout import DecisionDocument, Document, EpochClaim, HistoryDocument, StateDocument
@@ -93,7 +93,7 @@ class StoreActivities:
         async with beating(claim.token):
             # Looked at beside the lock, since both are on the way to serving (D15); a claim that comes in between is
             # met by the conditional write.
-            looking = asyncio.ensure_future(mirror.newest_claims(app.namespace, app.name))
+            looking = asyncio.ensure_future(mirror.newest_claims(app.namespace, app.name, request.number))
             try:
                 await mirror.acquire_lock(
                     app.namespace,
@@ -147,7 +147,7 @@ class StoreActivities:
         mirror = self._mirror.of(request.profiles)
         reports, newest, witness = await asyncio.gather(
             self._restorable(namespace, name, request.profiles, request.enough),
-            mirror.newest_epoch(namespace, name),
+            mirror.newest_epoch(namespace, name, LOOK_SECONDS),
             mirror.read_witness(namespace, name) if request.witness else _nothing(),
         )
         now = time.monotonic()
@@ -156,6 +156,7 @@ class StoreActivities:
         return StoresSeen(
             stores=reports,
             newest_epoch=newest.value,
+            silent=sorted(newest.failed),
             witness=Witness(volumes=seen.volumes, seen_at=seen.seen_at) if seen else Witness(),
         )
 

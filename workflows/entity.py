@@ -451,6 +451,9 @@ class DRPlacementControl:
         now = workflow.now()
         request_id = request.request_id or f"{workflow.info().run_id}/{number}"
         profiles = [cluster.s3_profile for cluster in app.clusters]
+        # A store that was silent a moment ago is not waited for again; where all of them were, each is tried once more.
+        silent = stores.silent if stores else []
+        profiles = [profile for profile in profiles if profile not in silent] or profiles
         workflow_id = names.action_id(app.namespace, app.name, kind.value, number)
         # The lock may refuse, and a refusal consumes no epoch: it is taken under the last one and raised by the child.
         before = self._state.epoch or Epoch(number=number - 1, token="none")

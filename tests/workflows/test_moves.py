@@ -358,6 +358,22 @@ async def test_a_volume_lost_after_the_check_keeps_the_decision_unpublished(shop
     assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
 
 
+@pytest.mark.parametrize(
+    ("silent", "asked"),
+    [(["s3-dr1"], ["s3-dr2"]), (["s3-dr1", "s3-dr2"], ["s3-dr1", "s3-dr2"]), ([], ["s3-dr1", "s3-dr2"])],
+)
+async def test_a_store_that_was_silent_is_not_waited_for_by_the_claim(
+    shop: Application, world: World, silent: list[str], asked: list[str]
+) -> None:
+    """S13: it was waited for once. Where all were silent each is tried again: the claim is to be somewhere."""
+    await shop.protect()
+    await shop.protected()
+    world.silent_coordination |= set(silent)
+    answer = await shop.move("relocate", "dr2")
+    assert sorted(world.claimed_on) == asked
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+
+
 async def test_no_store_refuses_the_failover_before_any_write(shop: Application, world: World) -> None:
     await shop.protect()
     await shop.protected()

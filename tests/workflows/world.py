@@ -96,6 +96,10 @@ class World:
         """By cluster: what the last write of its VRG said of the stores."""
         self.unwitnessed: set[str] = set()
         self.claims: dict[int, Epoch] = {}
+        self.silent_coordination: set[str] = set()
+        """Profiles whose coordination bucket does not answer, though the operator's does."""
+        self.claimed_on: list[str] = []
+        """Profiles on which the last claim was to be made."""
         self.lock_holder = ""
         self.mirrored: dict[str, Any] | None = None
         self.mirrored_decision: Decision | None = None
@@ -335,6 +339,7 @@ class World:
             raise ApplicationError(
                 f"held by {self.lock_holder}; --break-lock {self.lock_holder}", type="LockHeld", non_retryable=True
             )
+        self.claimed_on = request.profiles
         epoch = self.claims.setdefault(request.number, Epoch(number=request.number, token=f"t{request.number}"))
         self.log.append(("claim_epoch", "", str(request.number)))
         return contracts.ClaimedEpoch(epoch=epoch, stores=list(self.stored))
@@ -355,7 +360,8 @@ class World:
             for profile in request.profiles
         ]
         newest = self.claims[max(self.claims)] if self.claims else None
-        return contracts.StoresSeen(stores=reports, newest_epoch=newest)
+        silent = [profile for profile in request.profiles if profile in self.silent | self.silent_coordination]
+        return contracts.StoresSeen(stores=reports, newest_epoch=newest, silent=silent)
 
     async def mirror_state(self, request: contracts.MirrorState) -> list[str]:
         await self.mirroring.wait()
