@@ -470,6 +470,7 @@ class DRPlacementControl:
             queue=names.CONTROL_QUEUE,
             limits=STORE,
             summary=f"Take the advisory lock and claim epoch {number}",
+            priority=_ACCEPTED,
         )
         epoch = claimed.epoch
         self._state = decide.issue(self._state, epoch)
@@ -529,6 +530,7 @@ class DRPlacementControl:
                 queue=names.cluster_queue(cluster),
                 limits=limits,
                 summary=f"Claim the VRG on {cluster}",
+                priority=_ACCEPTED,
             )
         except ActivityError as err:
             if needed or failure(err)[0] not in SILENT:
@@ -879,6 +881,10 @@ _PRIORITIES = {
 }
 """Where tasks queue up, as when a hundred applications fail over at once, those that are to serve come before those
 that serve already and are cleaned up (temporal.md 5.2). Activities have their workflow's priority, 3 by default."""
+
+_ACCEPTED = Priority(priority_key=2)
+"""What is accepted is begun before others are looked at: of a hundred requests the first ones serve soon, instead of
+all of them late."""
 
 _MIRROR = Limits(start_to_close=SHORT.start_to_close, schedule_to_start=timedelta(seconds=60))
 """The mirror waits for a worker a minute and is then written with the next transition."""

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
+from temporalio.common import Priority
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -82,6 +83,7 @@ async def call(
     summary: str,
     # The next writer must not overlap with this one, so a stop waits for the activity's own end.
     cancellation: ActivityCancellationType = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    priority: Priority = Priority.default,
 ) -> T:
     """Runs one activity on a queue under the limits of its kind, with the words that the timeline shows.
 
@@ -98,6 +100,7 @@ async def call(
         retry_policy=limits.retry,
         summary=summary,
         cancellation_type=cancellation,
+        priority=priority,
     )
     task = asyncio.current_task()
     if task is not None and task.cancelling():
