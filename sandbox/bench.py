@@ -222,9 +222,11 @@ async def _floor(driver: Driver) -> float:
 
 
 async def calls_of_workers(driver: Driver) -> dict[str, float]:
-    """What both workers asked of API servers and stores so far, by kind of request."""
+    """What the workers that run asked of API servers and stores so far, by kind of request."""
     found: dict[str, float] = {}
     for cluster, state in driver.sandbox.state.clusters.items():
+        if not driver.sandbox.processes.pid(f"{cluster}-worker"):
+            continue  # its site is lost
         text = await asyncio.to_thread(_metrics, state.ports["worker"])
         for line in text.splitlines():
             if line.startswith("#") or " " not in line:

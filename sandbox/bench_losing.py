@@ -118,15 +118,15 @@ async def at_rest(driver: Driver, count: int, moved: int) -> None:
     apps = [Application.of(f"rest-{number}", "app", volumes=1) for number in range(count)]
     limit = asyncio.Semaphore(10)
 
-    async def prepare(app: Application) -> None:
+    async def prepare(number: int, app: Application) -> None:
         async with limit:
             await driver.deploy(app, "dr1", 600)
             await driver.ended(await driver.protect(app, "dr1"), 600)
-        if (number := int(app.namespace.split("-")[-1])) % 100 == 99:
-            console.action(f"about {number + 1} are protected")
+        if number % 100 == 0:
+            console.action(f"about {number} are protected")
 
     console.action(f"protecting {count} applications")
-    await asyncio.gather(*(prepare(app) for app in apps))
+    await asyncio.gather(*(prepare(number, app) for number, app in enumerate(apps, 1)))
     driver.look_seconds = max(driver.look_seconds, count / LOOKS_PER_SECOND)
     await asyncio.gather(*(driver.protected(app, 900) for app in apps))
     await asyncio.sleep(5)

@@ -52,7 +52,12 @@ def row(now: Situation, wide: bool) -> list[str]:
 
 
 def serving_word(now: Situation) -> str:
-    """Whether the application serves where the decision says."""
+    """Whether the application serves where the decision says.
+
+    Of a move that nobody carries on it is not known here: its source may be demoted, and the table looks nowhere.
+    """
+    if now.view.state.interrupted:
+        return "?"
     action = now.action
     if action and action.outcome is None and action.kind is not ActionKind.REPROTECT and not action.serving_at:
         return "moving" if now.serving else "no"
@@ -75,10 +80,8 @@ def present(now: Situation) -> str:
     """What happens or is awaited at this moment."""
     if now.view.state.superseded:
         return "superseded"
-    if now.view.state.interrupted:
-        return f"needs you: {now.view.state.interrupted}"
-    if now.steps and now.steps.needs_operator:
-        return f"needs you: {now.steps.needs_operator}"
+    if now.needs_you:
+        return f"needs you: {now.needs_you}"
     if now.waiting:
         return awaited(now.waiting)
     return f"{now.view.child.rsplit('/', 1)[-1]} runs" if now.view.child else "-"
@@ -120,10 +123,8 @@ def _verdict(now: Situation) -> list[str]:
         lines.append(f"Stopped: {state.superseded}. Hubless changes nothing here any more.")
     if now.serving:
         lines.append(_protection(now))
-    if now.steps and now.steps.needs_operator:
-        lines.append(f"Needs you: {now.steps.needs_operator}")
-    elif state.interrupted:
-        lines.append(f"Needs you: {state.interrupted}")
+    if now.needs_you:
+        lines.append(f"Needs you: {now.needs_you}")
     elif now.waiting:
         lines.append(f"{_capital(awaited(now.waiting))}.{_then(now)}")
     return lines

@@ -93,6 +93,11 @@ class Situation:
         return None
 
     @property
+    def needs_you(self) -> str:
+        """The decision that only a person can take, with the command; empty while none is asked for."""
+        return (self.steps.needs_operator if self.steps else "") or self.view.state.interrupted
+
+    @property
     def last_sync(self) -> datetime | None:
         """Begin of the last completed sync of the whole application, as the serving cluster reports it."""
         seen = self.seen.get(self.serving or "")

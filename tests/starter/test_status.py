@@ -60,6 +60,7 @@ def test_a_move_that_was_ended_from_outside_says_how_to_go_on(world: World, name
     assert text.splitlines()[-1] == "Next       what is said above"
     row = next(row for row in hubless("status").stdout.splitlines() if row.startswith(namespace))
     assert row.endswith(f"needs you: {words}")
+    assert re.split(r"\s{2,}", row)[4] == "?", "nobody looked whether the source was demoted already"
 
 
 def test_an_application_whose_vrg_is_secondary_is_not_said_to_serve(world: World, namespace: str) -> None:

@@ -108,33 +108,23 @@ async def test_a_promotion_that_was_cut_off_is_finished(shop: Application, world
     assert world.role("dr1") == "secondary"
 
 
-async def test_a_relocate_that_was_cut_off_brings_its_source_back(shop: Application, world: World) -> None:
-    await shop.protect()
-    await shop.protected()
-    world.hold.add(("dr2", Gate.SECONDARY))
-    await shop.move("relocate", "dr2")
-    async with asyncio.timeout(20):
-        while world.role("dr1") != "secondary":
-            await asyncio.sleep(0.05)
-    await forgotten(shop)
-    world.hold.clear()
-    held = await adopt(shop)
-    assert (held.inference.verdict, held.inference.serving) == (Verdict.BRING_BACK, "dr1")
-    assert (await shop.ended(held.workflow_id)).outcome is Outcome.DONE
-    assert world.role("dr1") == "primary"
-    assert world.decisions["dr1"].cluster == "dr1"
-
-
-async def test_a_relocate_that_was_cut_off_before_its_demotion_brings_its_source_back(
-    shop: Application, world: World
+@pytest.mark.parametrize(
+    ("held_at", "left_as"),
+    [(("dr1", Gate.FINAL_SYNC_COMPLETE), "primary"), (("dr2", Gate.SECONDARY), "secondary")],
+    ids=["before", "after"],
+)
+async def test_a_relocate_that_was_cut_off_at_its_demotion_brings_its_source_back(
+    shop: Application, world: World, held_at: tuple[str, Gate], left_as: str
 ) -> None:
-    """The source is Primary and ready, and the decision names it: it is not refused as serving already."""
+    """Before the demotion the source is Primary, ready and decided for: it is not refused as serving already."""
     await shop.protect()
     await shop.protected()
-    world.hold.add(("dr1", Gate.FINAL_SYNC_COMPLETE))
+    world.hold.add(held_at)
     await shop.move("relocate", "dr2")
     async with asyncio.timeout(20):
-        while not world.vrgs["dr1"]["spec"].get("runFinalSync"):
+        while world.role("dr1") != left_as or not (
+            left_as == "secondary" or world.vrgs["dr1"]["spec"].get("runFinalSync")
+        ):
             await asyncio.sleep(0.05)
     await forgotten(shop)
     world.hold.clear()
@@ -145,8 +135,7 @@ async def test_a_relocate_that_was_cut_off_before_its_demotion_brings_its_source
     assert not world.vrgs["dr1"]["spec"].get("runFinalSync")
     assert world.decisions["dr1"].cluster == "dr1"
     status = await shop.protected()
-    assert status.state.decision.cluster == "dr1"
-    assert status.state.interrupted == ""
+    assert (status.state.decision.cluster, status.state.interrupted) == ("dr1", "")
 
 
 async def test_a_fork_is_for_a_person_who_may_name_a_side(shop: Application, world: World) -> None:
