@@ -238,6 +238,8 @@ def _action(now: Situation) -> list[str]:
     head = ", ".join(said) + (f" at {clock(action.requested_at)}" if action.requested_at else "")
     if action.reason:
         head += f', "{action.reason}"'
+    if now.steps and now.steps.aborting:
+        head += f" (being aborted: {now.steps.aborting})"
     if action.outcome and action.outcome is not Outcome.DONE:
         head += f" ({action.outcome.value}{': ' + action.message if action.message else ''})"
     return [f"{'Action':<10} {head}", f"{'':<10} {facts(now)}"]

@@ -75,9 +75,7 @@ class Failover(Move):
             f"Data as of {as_of}; what {self.source or 'the other side'} wrote later is lost",
             self.asked_by(),
             f"Volumes: {len(self.given.volumes)}",
-            "Point of no return passed: the decision names " + self.target
-            if self.point_of_no_return_passed
-            else "Can be aborted until the decision is published",
+            self.way_out(f"the decision names {self.target}", "until the decision is published"),
         ]
 
     def promoted(self) -> bool:

@@ -318,5 +318,7 @@ class StepsView(Wire):
     waiting: Waiting | None = None
     needs_operator: str = ""
     """What the operator can do now, empty while nothing is needed."""
+    aborting: str = ""
+    """Why it is being aborted; empty while it is not."""
     point_of_no_return_passed: bool = False
     result: ActionResult | None = None

@@ -26,6 +26,12 @@ class Move(Action):
         """The cluster that the decision named when the action began; empty when it named none."""
         return self.given.source or ""
 
+    def way_out(self, passed: str, until: str) -> str:
+        """What the page says of an abort: that it runs and why, that it is `passed`, or `until` when it can be had."""
+        if self.aborting:
+            return f"Being aborted: {self.aborting}"
+        return f"Point of no return passed: {passed}" if self.point_of_no_return_passed else f"Can be aborted {until}"
+
     def way_back(self) -> str:
         """What a refused abort names."""
         return (

@@ -47,9 +47,7 @@ class Relocate(Move):
         return [
             self.asked_by(),
             f"Volumes: {len(self.given.volumes)}; nothing written on {self.source} is lost",
-            f"Point of no return passed: {self.target} was asked to be Primary"
-            if self.point_of_no_return_passed
-            else f"Can be aborted until {self.target} is promoted",
+            self.way_out(f"{self.target} was asked to be Primary", f"until {self.target} is promoted"),
         ]
 
     def promoted(self) -> bool:

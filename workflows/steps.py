@@ -118,6 +118,8 @@ class Action:
         self.given = given
         self.rows: list[Step] = []
         self.needs_operator = ""
+        self.aborting = ""
+        """Why it is being aborted; empty while it is not."""
         self.point_of_no_return_passed = False
         self.accepted = OperatorRequest()
         self.wanted: dict[str, Wanted] = dict(given.wanted)
@@ -172,6 +174,7 @@ class Action:
             steps=self.rows,
             waiting=waiting,
             needs_operator=self.needs_operator,
+            aborting=self.aborting,
             point_of_no_return_passed=self.point_of_no_return_passed,
             result=self.result,
         )
@@ -355,6 +358,8 @@ class Action:
                 await self._answer_stop(False, self.too_late())
                 continue
             if stop.kind is StopKind.ABORT:
+                self.aborting = stop.reason or "no reason given"
+                self.show()
                 await self._answer_stop(True, "undoing")
             await self._end(running)
             if not running.cancelled() and running.exception() is None:

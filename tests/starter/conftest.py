@@ -107,6 +107,7 @@ class World:
     """By cluster: what its own worker finds; without one every store is fine."""
     steps: list[Step] = field(default_factory=list)
     needs_operator: str = ""
+    aborting: str = ""
     action_ends: bool = True
     requests: list[tuple[str, Any]] = field(default_factory=list)
 
@@ -342,7 +343,13 @@ class FakeAction:
     def steps(self) -> StepsView:
         world = WORLDS[self._namespace]
         waiting = next((step.waiting for step in world.steps if step.waiting), None)
-        return StepsView(title="Failover", steps=world.steps, waiting=waiting, needs_operator=world.needs_operator)
+        return StepsView(
+            title="Failover",
+            steps=world.steps,
+            waiting=waiting,
+            needs_operator=world.needs_operator,
+            aborting=world.aborting,
+        )
 
 
 def _world(ref: AppRef | AppSpec | ProtectRequest) -> World:

@@ -162,7 +162,10 @@ async def test_abort_of_a_failover_that_hangs_demotes_the_target_and_removes_wha
     async with asyncio.timeout(20):
         while world.role("dr2") != "primary":
             await asyncio.sleep(0.05)
-    await shop.update("abort", OperatorRequest(requester="ann"))
+    await shop.update("abort", OperatorRequest(requester="ann", reason="it hangs"))
+    page: Any = await shop.client.get_workflow_handle(answer.workflow_id).query("__temporal_workflow_metadata")
+    assert "Being aborted: it hangs" in str(page)
+    assert "Can be aborted" not in str(page)
     result = await shop.ended(answer.workflow_id)
     assert result.outcome is Outcome.ABORTED
     assert world.did("remove_restored", "dr2")
