@@ -12,7 +12,7 @@ from starter import looks
 from starter.client import Hubless
 from starter.durations import moment_of
 from starter.failures import Stopped
-from workflows.inputs import ActionRecord, StatusView, StepsView, Waiting
+from workflows.inputs import ActionRecord, Outcome, StatusView, StepsView, Waiting
 
 
 @dataclass
@@ -63,10 +63,11 @@ class Situation:
 
     @property
     def serving_since(self) -> datetime | None:
-        """When the application began to serve where it serves."""
+        """When the application began to serve where it serves; an aborted relocate made its source serve again."""
         state = self.view.state
         for record in reversed([*state.history, *([state.action] if state.action else [])]):
-            if record.serving_at and record.target == self.serving:
+            serves = record.source if record.outcome is Outcome.ABORTED else record.target
+            if record.serving_at and serves == self.serving:
                 return record.serving_at
         return state.decision.decided_at
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
 
-from ramen.app import Decision, Observed, PodCount
+from ramen.app import ActionKind, Decision, Observed, PodCount
 from starter import screen
 from starter.situation import Situation
 from tests.starter.conftest import Temporal, World, hubless, running_step, vrg
-from workflows.inputs import AppState, Debt, StatusView, StepsView, Waiting
+from workflows.inputs import AppState, Debt, Outcome, StatusView, StepsView, Waiting
 
 
 def test_status_of_one_application_says_all_facts(world: World, namespace: str) -> None:
@@ -61,6 +61,17 @@ def test_a_move_that_was_ended_from_outside_says_how_to_go_on(world: World, name
     row = next(row for row in hubless("status").stdout.splitlines() if row.startswith(namespace))
     assert row.endswith(f"needs you: {words}")
     assert re.split(r"\s{2,}", row)[4] == "?", "nobody looked whether the source was demoted already"
+
+
+def test_after_an_aborted_relocate_it_serves_since_its_source_was_placed_again(world: World, namespace: str) -> None:
+    action = world.state.action
+    assert action
+    assert action.serving_at
+    again = action.serving_at + timedelta(hours=1)
+    aborted = {"kind": ActionKind.RELOCATE, "source": "dr2", "target": "dr1", "outcome": Outcome.ABORTED}
+    record = action.model_copy(update={**aborted, "serving_at": again, "epoch": 9})
+    world.state = world.state.model_copy(update={"history": [action], "action": record})
+    assert "serves on dr2 since 2026-11-23 15:03:01" in hubless("status", "shop", "-n", namespace).stdout
 
 
 def test_an_application_whose_vrg_is_secondary_is_not_said_to_serve(world: World, namespace: str) -> None:
