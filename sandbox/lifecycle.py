@@ -216,9 +216,14 @@ class Sandbox:
         argv = [sys.executable, "-m", full, "--dir", str(self.directory), *arguments]
         return Spec(name=name, argv=argv)
 
-    def worker_spec(self, cluster: str) -> Spec:
-        """How the worker of a cluster is started; a test may start another one by it."""
-        return _worker(self.state, cluster)
+    def worker_spec(self, cluster: str, holds: bool = False) -> Spec:
+        """How the worker of a cluster is started; a test may start another one by it, or one that can be held at a
+        step (`sandbox.holding`)."""
+        usual = _worker(self.state, cluster)
+        if not holds:
+            return usual
+        env = {**usual.env, "HUBLESS_SANDBOX_DIR": str(self.directory)}
+        return usual.model_copy(update={"argv": [sys.executable, "-m", "sandbox.holding"], "env": env})
 
     def _operator(self, current: SandboxState, cluster: str) -> Spec:
         choice, name = current.options.vrg_operator, f"{cluster}-operator"

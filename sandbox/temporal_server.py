@@ -26,6 +26,10 @@ SEARCH_ATTRIBUTES = {
 RETENTION = "720h"
 """How long finished workflows stay visible; the server's default for a development namespace is one day."""
 
+LONG_POLL = "2s"
+"""How long the server holds a poll open. A worker that freezes takes one task with each of its open polls, and none
+after this time; the server's default is a minute. The same as in deploy/temporal-dynamic-config.yaml."""
+
 COMMAND_SECONDS = 20.0
 """Limit of one call of the command line; half a second is normal."""
 
@@ -47,6 +51,7 @@ def spec(state: SandboxState, temporal: Path) -> Spec:
         f"--db-filename={data / 'temporal.db'}",
         f"--namespace={TEMPORAL_NAMESPACE}",
         "--log-level=error",
+        f'--dynamic-config-value=matching.longPollExpirationInterval="{LONG_POLL}"',
     ]
     return Spec(name="temporal", argv=[str(temporal), *arguments], probe=Probe(port=ports["temporal"]))
 

@@ -8,7 +8,8 @@ import pytest
 
 from ramen.app import ActionKind
 from sandbox import holding
-from sandbox.chaos import COMPLETE, LOST_HISTORY, PARTS, Result, Row, State, Step, batches, counts, plan, report, table
+from sandbox.chaos.plan import COMPLETE, LOST_HISTORY, PARTS, Result, Row, State, Step, batches, counts, plan
+from sandbox.chaos.table import report, table
 from sandbox.holding import Hold
 
 STEPS = [

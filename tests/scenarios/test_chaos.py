@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sandbox.chaos import Bench, Row
+from sandbox.chaos.bench import Bench
+from sandbox.chaos.plan import Row
 from sandbox.driver import Driver
 from starter import console
 

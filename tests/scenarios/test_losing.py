@@ -20,7 +20,6 @@ from ramen.errors import HublessError
 from ramen.kinds import NAMESPACE
 from sandbox import faults, holding, sites
 from sandbox.application import Application
-from sandbox.chaos import holding_worker
 from sandbox.driver import Driver
 from sandbox.holding import Hold
 from sandbox.lifecycle import Sandbox
@@ -38,7 +37,7 @@ CLOCK_SECONDS = 600
 async def special_worker(sandbox: Sandbox, cluster: str, name: str = "", **environment: str) -> AsyncIterator[str]:
     """A worker with holds in the place of the usual one, or beside it when it has a name of its own."""
     usual = sandbox.worker_spec(cluster)
-    spec = holding_worker(sandbox, cluster)
+    spec = sandbox.worker_spec(cluster, holds=True)
     port = str(sandbox.state.clusters[cluster].ports["worker"])
     if name:
         port = "0"

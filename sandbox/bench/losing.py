@@ -1,6 +1,6 @@
 """Figures of losing things: a failover whose source died with its worker, and what many applications at rest cost.
 
-Part of `make bench`; alone: `python -m sandbox.bench_losing`. In each round the application's workflow is cached in the
+Part of `make bench`; alone: `python -m sandbox.bench.losing`. In each round the application's workflow is cached in the
 worker that is about to be lost, as it would be after weeks of rest, and the request comes at once: nobody has noticed.
 """
 
@@ -17,7 +17,7 @@ import psutil
 from ramen import names
 from sandbox import faults, sites
 from sandbox.application import Application
-from sandbox.bench import MANY_LAG_SECONDS, Table, calls_of_workers, events_of, with_sandbox
+from sandbox.bench.figures import MANY_LAG_SECONDS, Table, calls_of_workers, events_of, with_sandbox
 from sandbox.driver import Driver
 from sandbox.state import Options
 from starter import console

@@ -1,4 +1,4 @@
-"""Part of `make bench`: what the mirror costs and adds to the time to serving; alone: `python -m sandbox.bench_stores`.
+"""Part of `make bench`: what the mirror costs and adds to the time to serving; alone: `python -m sandbox.bench.stores`.
 
 Serving must not wait for the mirror (D8, D15), so failovers are measured with stores that answer at once, with a
 coordination bucket that answers late, and with one that does not exist. Only the coordination bucket is spoilt: the
@@ -22,7 +22,7 @@ from ramen.epoch import Epoch
 from ramen.s3layout import DecisionDocument, EpochClaim, StateDocument
 from sandbox import s3server, sites
 from sandbox.application import Application
-from sandbox.bench import Table, with_sandbox
+from sandbox.bench.figures import Table, with_sandbox
 from sandbox.driver import Driver
 from sandbox.faults import StoreFault
 from sandbox.state import Options

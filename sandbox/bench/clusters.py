@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from ramen import names
 from ramen.kinds import CLUSTER_REGISTRY
 from ramen.objects import ClusterRegistry
+from sandbox.bench.figures import Table, with_sandbox
 from sandbox.driver import Driver
+from sandbox.state import Options
 
 LOOK_SECONDS = 0.05
 """Between two looks; the figures are good to this much."""
@@ -40,19 +42,16 @@ WRITES = ("create", "update", "patch", "delete")
 
 SURVIVOR, LOST = "dr1", "dr2"
 
-MakeTable = Callable[[str, str], Any]
-"""A `sandbox.bench.Table` by title and unit."""
 
-
-async def measure(driver: Driver, table: MakeTable) -> None:
+async def measure(driver: Driver) -> None:
     """Prints the tables; the sandbox is whole again afterwards."""
-    await _idle(driver, table)
-    await _detection(driver, table)
-    await _flapping(driver, table)
+    await _idle(driver)
+    await _detection(driver)
+    await _flapping(driver)
 
 
-async def _detection(driver: Driver, table: MakeTable) -> None:
-    times = table("An unreachable cluster and its return, noticed by the other cluster's worker", "s")
+async def _detection(driver: Driver) -> None:
+    times = Table("An unreachable cluster and its return, noticed by the other cluster's worker")
     apiserver = f"{LOST}-apiserver"
     processes = driver.sandbox.processes
 
@@ -78,8 +77,8 @@ async def _detection(driver: Driver, table: MakeTable) -> None:
     times.show()
 
 
-async def _flapping(driver: Driver, table: MakeTable) -> None:
-    figures = table(f"A cluster that flaps for {FLAP_SECONDS} s", "")
+async def _flapping(driver: Driver) -> None:
+    figures = Table(f"A cluster that flaps for {FLAP_SECONDS} s", unit="")
     apiserver, processes = f"{LOST}-apiserver", driver.sandbox.processes
     access = await driver.access(SURVIVOR)
     versions: set[str] = set()
@@ -102,14 +101,14 @@ async def _flapping(driver: Driver, table: MakeTable) -> None:
     figures.show()
 
 
-async def _idle(driver: Driver, table: MakeTable) -> None:
+async def _idle(driver: Driver) -> None:
     """Writes and reads of both workers on both API servers, nothing protected and nothing wrong, per minute."""
     await _quiet(driver)
     before = await _calls(driver)
     await asyncio.sleep(IDLE_SECONDS)
     spent = await _calls(driver) - before
     minutes = IDLE_SECONDS / 60
-    figures = table("An idle installation: requests of both workers per cluster and minute, probes aside", "")
+    figures = Table("An idle installation: requests of both workers per cluster and minute, probes aside", unit="")
     for cluster in driver.clusters:
         for kind, verbs in (("writes", WRITES), ("reads", ("get", "list", "watch"))):
             number = sum(count for (where, verb, _), count in spent.items() if where == cluster and verb in verbs)
@@ -188,9 +187,5 @@ async def _calls(driver: Driver) -> Counter[tuple[str, str, str]]:
 
 
 if __name__ == "__main__":
-    import os
-
-    from sandbox import bench
-
-    asyncio.run(bench.clusters())
+    asyncio.run(with_sandbox(Options(delays="zero", lag=1.0), measure))
     os._exit(0)
