@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from temporalio import workflow
 from temporalio.common import Priority
@@ -17,18 +17,17 @@ from temporalio.exceptions import (
     ApplicationError,
     ChildWorkflowError,
     FailureError,
-    is_cancelled_exception,
 )
-from temporalio.workflow import ActivityCancellationType, ChildWorkflowHandle, ParentClosePolicy
+from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
     from activities import contracts
-    from activities.options import SHORT, STORE, Limits, look, short_within
+    from activities.options import STORE, look, short_within
     from ramen import names
-    from ramen.app import ActionKind, AppSpec, Observed, Wanted
+    from ramen.app import ActionKind, AppSpec, Observed
     from ramen.epoch import Epoch
     from ramen.errors import HublessError, Refused, Superseded
-    from workflows import attributes, view
+    from workflows import attributes, mirroring, view
     from workflows import state as decide
     from workflows.inputs import (
         WORKFLOW_TASK_TIMEOUT,
@@ -49,29 +48,13 @@ with workflow.unsafe.imports_passed_through():
         StopRequest,
         UnprotectRequest,
     )
+    from workflows.looks import HANDLER_SECONDS, SILENT, Looks
     from workflows.steps import call, failure, lock_request
-
-SHORT_LOOK = 0.25
-"""Seconds for a look at a side whose watch is broken on the answering worker: another worker may still reach it."""
-
-SETTLE_LOOKS = 2
-SETTLE_SECONDS = 1.0
-"""Further looks at a target whose state is lost, and the pause before each: the operator's next pass brings it back
-within a second or so (vrg.md 2.3), and nobody is refused a failover for a moment's flap (D18)."""
-
-SILENT = ("NotServed", "TimedOut", "ClusterUnreachable", "GateClosed", "ServerBusy")
-"""Failures of a look that say nothing about the object: the cluster gave no answer (D10)."""
-
-NOBODY_SAYS = "no worker said in time what it remembers"
-"""Tells workers that are busy from one that knows that a cluster does not answer (S12)."""
 
 LOOK_AGAIN_TIMES = 16
 """Longest pause after a Reprotect that parked, in first pauses; it doubles up to this. Signals tell of a cluster that
 returns. This is for what no signal tells: workers that start when their clusters are back already, a hint that came
 while the Reprotect still ran."""
-
-HANDLER_SECONDS = 8.0
-"""Time for what a handler must read before it answers; the command line gives up after 10 s (S15)."""
 
 
 def refusal(err: HublessError) -> ApplicationError:
@@ -280,11 +263,11 @@ class DRPlacementControl:
         if not app.uid:
             # A DRPC object would bring its own; its VRGs are told apart by it (vrg.md 4.4).
             app = app.model_copy(update={"uid": str(workflow.uuid4())})
-        home = app.preferred_cluster
+        home, looks = app.preferred_cluster, Looks(app, state.timings)
         first, *others = await asyncio.gather(
-            self._survey(app, home), *(self._survey(app, cluster) for cluster in app.others(home))
+            looks.survey(home), *(looks.survey(cluster) for cluster in app.others(home))
         )
-        stores = await self._stores(app)
+        stores = await looks.stores(state.volumes)
         if not first.observed.reachable:
             raise Refused(
                 f"{state.name} cannot be protected: {home} does not answer ({first.observed.error}). "
@@ -323,12 +306,12 @@ class DRPlacementControl:
 
     async def _failover(self, request: MoveRequest) -> Answer:
         state, app = self._state, self._app()
-        others = app.others(request.target)
+        looks, others = Looks(app, state.timings), app.others(request.target)
         decide.check_known(state, request.target)
         decide.check_basis(state, request.basis_epoch)
         (target, stores), left = await asyncio.gather(
-            asyncio.gather(self._read_settled(request.target), self._stores(app)),
-            asyncio.gather(*(self._look_at_left(cluster) for cluster in others)),
+            asyncio.gather(looks.settled(request.target, self._is_unsettled), looks.stores(state.volumes)),
+            asyncio.gather(*(looks.left(cluster) for cluster in others)),
         )
         looked = [now for now, _ in left]
         decide.check_foreign(state, [target, *looked], stores)
@@ -348,10 +331,11 @@ class DRPlacementControl:
         decide.check_basis(state, request.basis_epoch)
         decide.check_nothing_runs(state)
         source = state.decision.cluster or app.preferred_cluster
+        looks, seconds = Looks(app, state.timings), state.timings.look_seconds * 3
         target_seen, source_seen, stores = await asyncio.gather(
-            self._read_settled(request.target, state.timings.look_seconds * 3),
-            self._read_busy(source, state.timings.look_seconds * 3),
-            self._stores(app),
+            looks.settled(request.target, self._is_unsettled, seconds),
+            looks.busy(source, seconds),
+            looks.stores(state.volumes),
         )
         decide.check_foreign(state, [target_seen, source_seen], stores)
         decide.check_relocate(state, request, source_seen, target_seen, stores)
@@ -366,9 +350,8 @@ class DRPlacementControl:
         now = decide.running(self._state)
         if now is None or now.kind is not ActionKind.UNPROTECT:
             decide.check_nothing_runs(self._state)
-        looked = await asyncio.gather(
-            *(self._read(c, look(self._state.timings.look_seconds)) for c in app.cluster_names)
-        )
+        looks, limits = Looks(app, self._state.timings), look(self._state.timings.look_seconds)
+        looked = await asyncio.gather(*(looks.read(cluster, limits) for cluster in app.cluster_names))
         decide.check_foreign(self._state, list(looked), None)
         unknown = [cluster for cluster in request.forget_clusters if cluster not in app.cluster_names]
         if unknown:
@@ -386,9 +369,10 @@ class DRPlacementControl:
                 f"{self._state.name} is being cleaned up or re-protected. Ask again when that has ended: "
                 f"hubless status {self._state.name} -n {self._state.namespace} --watch"
             )
+        looks, seconds = Looks(app, self._state.timings), self._state.timings.look_seconds * 3
         looked, stores = await asyncio.gather(
-            asyncio.gather(*(self._read_busy(c, self._state.timings.look_seconds * 3) for c in app.cluster_names)),
-            self._stores(app),
+            asyncio.gather(*(looks.busy(cluster, seconds) for cluster in app.cluster_names)),
+            looks.stores(self._state.volumes),
         )
         decide.check_foreign(self._state, list(looked), stores)
         decide.check_release(self._state, list(looked))
@@ -607,9 +591,9 @@ class DRPlacementControl:
         if self._is_over and kind is ActionKind.RELEASE:
             self._state = decide.given_away(self._state)
         self._show()
-        await self._write_mirror(kind, record, result)
+        await mirroring.write(self._state, kind, record, result)
         if self._is_over:
-            await self._release_lock(child.id)
+            await mirroring.release_lock(self._state, child.id)
             self._gone = True
         elif kind is not ActionKind.REPROTECT and self._state.decision.cluster:
             self._hint()
@@ -628,7 +612,9 @@ class DRPlacementControl:
             pause = min(pause * 2, first * LOOK_AGAIN_TIMES)
             if self._child is not None or not self._state.debts or self._state.app is None:
                 continue
-            seen = await asyncio.gather(*(self._last_seen(cluster) for cluster in self._state.app.cluster_names))
+            app = self._state.app
+            looks = Looks(app, self._state.timings)
+            seen = await asyncio.gather(*(looks.last_seen(cluster) for cluster in app.cluster_names))
             if all(now.reachable for now in seen):
                 self._hint()
 
@@ -664,180 +650,6 @@ class DRPlacementControl:
         )
         await self._start(ActionKind.REPROTECT, given, record)
 
-    async def _write_mirror(self, kind: ActionKind, record: ActionRecord, result: ActionResult) -> None:
-        """State, decision and history to every store that answers; never a gate (D8, D13)."""
-        app, epoch = self._state.app, self._state.epoch
-        if app is None or epoch is None:
-            return
-        profiles = [cluster.s3_profile for cluster in app.clusters]
-        now = workflow.now()
-        document = {
-            "spec": app.model_dump(mode="json"),
-            "wanted": {cluster: wanted.model_dump(mode="json") for cluster, wanted in self._state.wanted.items()},
-            "volumes": [volume.model_dump() for volume in self._state.volumes],
-            "phase": view.phase(self._state),
-            "progression": view.progression(self._state),
-            "conditions": view.conditions(self._state, now),
-            "observed": {
-                "debts": [debt.model_dump(mode="json") for debt in self._state.debts],
-                "protected": {cluster: at.isoformat() for cluster, at in self._state.protected.items()},
-                "last_good": {cluster: at.isoformat() for cluster, at in self._state.last_good.items()},
-            },
-            "written_at": now.isoformat(),
-        }
-        moments = {"serving": result.serving_at, "cleaned": result.cleaned_at, "reprotected": result.reprotected_at}
-        began = record.requested_at or now
-        history = {
-            "result": f"{result.outcome}: {result.message}",
-            "requester": record.requester,
-            "reason": record.reason,
-            "started_at": began.isoformat(),
-            "finished_at": now.isoformat(),
-            "times": {fact: (at - began).total_seconds() for fact, at in moments.items() if at},
-            "steps": [step.model_dump(mode="json") for step in result.steps],
-        }
-        try:
-            await asyncio.gather(
-                call(
-                    contracts.mirror_state,
-                    contracts.MirrorState(
-                        app=app, epoch=epoch, document=document, decision=self._state.decision, profiles=profiles
-                    ),
-                    queue=names.CONTROL_QUEUE,
-                    limits=_MIRROR,
-                    summary="Mirror the state",
-                ),
-                call(
-                    contracts.append_history,
-                    contracts.AppendHistory(
-                        app=app.ref, epoch=epoch, action=kind.value, document=history, profiles=profiles
-                    ),
-                    queue=names.CONTROL_QUEUE,
-                    limits=_MIRROR,
-                    summary="Record the action",
-                ),
-            )
-        except ActivityError as err:
-            workflow.logger.warning("the mirror was not written: %s", failure(err)[1])
-
-    async def _release_lock(self, workflow_id: str) -> None:
-        """Gives the lock back at once: the next entity of this name has another epoch and would have to wait."""
-        if self._state.app is None or self._state.epoch is None:
-            return
-        try:
-            await call(
-                contracts.release_lock,
-                lock_request(self._state.app, self._state.epoch, workflow_id),
-                queue=names.CONTROL_QUEUE,
-                limits=_MIRROR,
-                summary="Give the advisory lock back",
-            )
-        except ActivityError as err:
-            workflow.logger.warning("the lock was not given back, it runs out by itself: %s", failure(err)[1])
-
-    # --- reads ----------------------------------------------
-
-    async def _read(self, cluster: str, limits: Limits) -> Observed:
-        """One look at a cluster; one that does not answer is unknown, never absent (D10)."""
-        try:
-            return await call(
-                contracts.read_vrg,
-                contracts.ReadVrg(app=self._app().ref, cluster=cluster),
-                queue=names.cluster_queue(cluster),
-                limits=limits,
-                summary=f"Look at {cluster}",
-                # A read that is not needed any more may end when it likes.
-                cancellation=ActivityCancellationType.TRY_CANCEL,
-            )
-        except ActivityError as err:
-            if is_cancelled_exception(err):
-                raise asyncio.CancelledError from err
-            kind, line = failure(err)
-            if kind not in SILENT:
-                raise
-            reason = f"no worker reaches {cluster}" if kind == "NotServed" else line
-            return Observed(cluster=cluster, reachable=False, error=reason, at=workflow.now())
-
-    async def _read_settled(self, target: str, seconds: float = HANDLER_SECONDS) -> Observed:
-        """A look at a target; one that is no valid target for a moment is looked at again before it is refused."""
-        seen = await self._read_busy(target, seconds)
-        for _ in range(SETTLE_LOOKS):
-            if not decide.is_unsettled(self._state, seen):
-                break
-            await workflow.sleep(SETTLE_SECONDS)
-            seen = await self._read_busy(target, seconds)
-        return seen
-
-    async def _read_busy(self, cluster: str, seconds: float) -> Observed:
-        """A look at a cluster that is needed: busy is not unreachable (S12).
-
-        When nobody took the look in time although a worker's watch of the cluster is alive, many others want something
-        of it now, and the look waits its turn. It does as well when nobody has the time to say what the watch shows.
-        """
-        seen = await self._read(cluster, short_within(seconds))
-        if seen.reachable:
-            return seen
-        known = await self._last_seen(cluster, HANDLER_SECONDS)
-        if not known.reachable and known.error != NOBODY_SAYS:
-            return seen
-        return await self._read(cluster, short_within(self._state.timings.slot_seconds))
-
-    async def _survey(self, app: AppSpec, cluster: str) -> contracts.SurveyResult:
-        try:
-            return await call(
-                contracts.survey_cluster,
-                contracts.Survey(app=app, cluster=cluster),
-                queue=names.cluster_queue(cluster),
-                limits=short_within(self._state.timings.look_seconds * 3),
-                summary=f"Look at {cluster}",
-            )
-        except ActivityError as err:
-            kind, line = failure(err)
-            if kind not in SILENT:
-                raise
-            return contracts.SurveyResult(
-                observed=Observed(cluster=cluster, reachable=False, error=line, at=workflow.now())
-            )
-
-    async def _look_at_left(self, cluster: str) -> tuple[Observed, Observed]:
-        """A look at a side that is being left, and what was last seen there; one that is silent gets a short grace.
-
-        Where the answering worker's watch of the cluster is broken, the look is given up soon (D12).
-        """
-        reading = asyncio.create_task(self._read(cluster, look(self._state.timings.look_seconds)))
-        known = await self._last_seen(cluster)
-        if not known.reachable and not reading.done():
-            reading.cancel()
-        await asyncio.wait([reading])
-        if reading.cancelled():
-            return known.model_copy(update={"reachable": False, "vrg": None, "at": workflow.now()}), known
-        return reading.result(), known
-
-    async def _last_seen(self, cluster: str, seconds: float | None = None) -> Observed:
-        """What the watches of a worker show of a cluster; `NOBODY_SAYS` as its error when no worker said it in time."""
-        try:
-            return await call(
-                contracts.last_seen,
-                contracts.LastSeen(app=self._app().ref, cluster=cluster, grace_seconds=SHORT_LOOK),
-                queue=names.CONTROL_QUEUE,
-                limits=look(seconds or self._state.timings.look_seconds),
-                summary=f"Recall what {cluster} showed last",
-            )
-        except ActivityError as err:
-            nobody = failure(err)[0] in ("NotServed", "TimedOut")
-            return Observed(cluster=cluster, reachable=False, error=NOBODY_SAYS if nobody else "nothing remembered")
-
-    async def _stores(self, app: AppSpec) -> contracts.StoresSeen:
-        return await call(
-            contracts.read_stores,
-            contracts.StoresQuery(
-                app=app.ref, profiles=[cluster.s3_profile for cluster in app.clusters], enough=self._state.volumes
-            ),
-            queue=names.CONTROL_QUEUE,
-            limits=STORE,
-            summary="Look at the stores",
-        )
-
     # --- state ----------------------------------------------
 
     def _app(self) -> AppSpec:
@@ -847,6 +659,9 @@ class DRPlacementControl:
             raise decide.not_protected(self._state)
         return self._state.app
 
+    def _is_unsettled(self, seen: Observed) -> bool:
+        return decide.is_unsettled(self._state, seen)
+
     def _change(self, **changes: object) -> None:
         self._state = self._state.model_copy(update=changes)
 
@@ -854,24 +669,7 @@ class DRPlacementControl:
         return self._child is None and not self._following
 
     def _show(self) -> None:
-        state = self._state
-        lines = [f"### {state.namespace}/{state.name}", ""]
-        epoch = state.epoch.number if state.epoch else "-"
-        lines.append(f"Serves on **{state.decision.cluster or 'no cluster'}**, epoch {epoch}")
-        if state.app and state.app.placement_reason:
-            lines.append(f"{state.app.preferred_cluster} was chosen: {state.app.placement_reason}")
-        if state.superseded:
-            lines.append(f"**Stopped:** {state.superseded}")
-        if state.interrupted:
-            lines.append(f"**Needs you:** {state.interrupted}")
-        if state.action:
-            lines.append(f"Last action: {state.action.kind.value} ({state.action.workflow_id})")
-        wanted: dict[str, Wanted] = state.wanted
-        lines += ["", "| Cluster | Wanted | Epoch | Owes |", "|---|---|---|---|"]
-        for cluster, want in wanted.items():
-            owes = next((f"{d.wants} since {decide.clock(d.since)}" for d in state.debts if d.cluster == cluster), "")
-            lines.append(f"| {cluster} | {want.role} | {want.epoch.number} | {owes} |")
-        workflow.set_current_details("\n".join(lines))
+        workflow.set_current_details(view.page(self._state))
 
 
 _PRIORITIES = {
@@ -885,6 +683,3 @@ that serve already and are cleaned up (temporal.md 5.2). Activities have their w
 _ACCEPTED = Priority(priority_key=2)
 """What is accepted is begun before others are looked at: of a hundred requests the first ones serve soon, instead of
 all of them late."""
-
-_MIRROR = Limits(start_to_close=SHORT.start_to_close, schedule_to_start=timedelta(seconds=60))
-"""The mirror waits for a worker a minute and is then written with the next transition."""

@@ -12,7 +12,7 @@ from typing import Any
 from ramen.app import ActionKind
 from ramen.kinds import DRPC
 from workflows.inputs import ActionRecord, AppState, Outcome
-from workflows.state import running
+from workflows.state import clock, running
 
 FINAL = {ActionKind.DEPLOY: "Deployed", ActionKind.FAILOVER: "FailedOver", ActionKind.RELOCATE: "Relocated"}
 PROGRESSING = {
@@ -205,3 +205,23 @@ def hubless(state: AppState) -> dict[str, Any]:
         "chosen": state.app.placement_reason if state.app and state.app.placement_reason else None,
         "debts": [{"cluster": debt.cluster, "wants": debt.wants, "since": rfc3339(debt.since)} for debt in state.debts],
     }
+
+
+def page(state: AppState) -> str:
+    """The entity's page in Temporal Web as Markdown: what is wanted of each cluster and what it owes."""
+    lines = [f"### {state.namespace}/{state.name}", ""]
+    epoch = state.epoch.number if state.epoch else "-"
+    lines.append(f"Serves on **{state.decision.cluster or 'no cluster'}**, epoch {epoch}")
+    if state.app and state.app.placement_reason:
+        lines.append(f"{state.app.preferred_cluster} was chosen: {state.app.placement_reason}")
+    if state.superseded:
+        lines.append(f"**Stopped:** {state.superseded}")
+    if state.interrupted:
+        lines.append(f"**Needs you:** {state.interrupted}")
+    if state.action:
+        lines.append(f"Last action: {state.action.kind.value} ({state.action.workflow_id})")
+    lines += ["", "| Cluster | Wanted | Epoch | Owes |", "|---|---|---|---|"]
+    for cluster, want in state.wanted.items():
+        owes = next((f"{debt.wants} since {clock(debt.since)}" for debt in state.debts if debt.cluster == cluster), "")
+        lines.append(f"| {cluster} | {want.role} | {want.epoch.number} | {owes} |")
+    return "\n".join(lines)
