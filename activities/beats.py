@@ -13,6 +13,12 @@ BEAT_SECONDS = 0.5
 """Before the first heartbeat of an activity that should be short, and between two: most have ended before the first."""
 
 
+def beat_seconds(least: float) -> float:
+    """How often an activity that waits heartbeats: a third of its heartbeat time-out, but `least` at the least."""
+    timeout = activity.info().heartbeat_timeout
+    return max(least, timeout.total_seconds() / 3) if timeout else least
+
+
 @contextlib.asynccontextmanager
 async def beating(*details: Any, after: float = BEAT_SECONDS, every: float = BEAT_SECONDS) -> AsyncIterator[None]:
     """Heartbeats while the body runs: `after` seconds for the first time, then `every` so many.

@@ -46,6 +46,16 @@ WAIT = Limits(start_to_close=timedelta(days=7), heartbeat=timedelta(seconds=5))
 """Waits last as long as the clusters need; five seconds of silence mean that the worker is gone (temporal.md 4.5)."""
 
 
+PATIENT_WAIT = Limits(start_to_close=WAIT.start_to_close, heartbeat=timedelta(seconds=30))
+"""Waits of a Reprotect: after the loss of a site every application may wait for its volumes to be copied, for hours and
+all at once, and each heartbeat is a write of Temporal's. A worker that is lost meanwhile delays no more than the word
+that the application is re-protected."""
+
+PATIENT_LOCK = Limits(start_to_close=WAIT.start_to_close, heartbeat=timedelta(seconds=12))
+"""Of a Reprotect's lock, for the same reason. It is renewed every 15 s, so by another worker within 27 s of the last
+time, and lost after 30 (S13)."""
+
+
 def look(seconds: float) -> Limits:
     """A single look with a total limit, for the side that is being left (D12, S12)."""
     return Limits(

@@ -16,7 +16,7 @@ from temporalio import activity
 
 from activities import contracts
 from activities.access.s3 import S3Store
-from activities.beats import beating
+from activities.beats import beat_seconds, beating
 from activities.contracts import (
     AppendHistory,
     ClaimedEpoch,
@@ -46,7 +46,7 @@ KNOWN_SECONDS = 5.0
 """How long a store counts as it last answered, so that a thousand promotions at once ask it once."""
 
 BEAT_SECONDS = 1.5
-"""Between heartbeats of the lock's holder, through which it learns that the action has ended."""
+"""Shortest time between heartbeats of the lock's holder, through which it learns that the action has ended."""
 
 Doc = TypeVar("Doc", bound=Document)
 
@@ -121,13 +121,14 @@ class StoreActivities:
         # A second attempt does not know when the first one renewed last.
         is_taken = request.is_taken and activity.info().attempt == 1
         due = time.monotonic() + self._renew_seconds if is_taken else 0.0
+        pause = min(beat_seconds(BEAT_SECONDS), self._renew_seconds)
         try:
             while True:
                 if time.monotonic() >= due:
                     await mirror.renew_lock(app.namespace, app.name, request.holder, request.epoch, request.workflow_id)
                     due = time.monotonic() + self._renew_seconds
                 activity.heartbeat()
-                await asyncio.sleep(min(BEAT_SECONDS, self._renew_seconds))
+                await asyncio.sleep(pause)
         except asyncio.CancelledError:
             why = activity.cancellation_details()
             if why is None or not why.worker_shutdown:

@@ -18,7 +18,7 @@ from temporalio import activity
 
 from activities import looking
 from activities.access.protocol import ClusterAccess, Object
-from activities.beats import beating
+from activities.beats import beat_seconds, beating
 from activities.contracts import AwaitVrg, DemoteResult, DemoteWitnessed, Gate, WriteVrg
 from activities.judges import RESTORE_GRACE_SECONDS, Judge, judge_of, secondary, users_of
 from activities.mirror import Mirror
@@ -38,7 +38,7 @@ class WaitTimes:
     """Seconds of the waits; tests shorten them."""
 
     beat: float = 1.5
-    """Longest sleep between two heartbeats, a third of the heartbeat time-out (activities.options)."""
+    """Longest sleep between two looks at the gate, and the shortest between two heartbeats that say nothing new."""
     poll: float = 0.5
     """Between two direct reads while the VRG says yes and something else does not."""
     grace: float = RESTORE_GRACE_SECONDS
@@ -113,6 +113,7 @@ class Waits:
         source = watch.replications if judge.follows_replications else watch.vrgs
         watch.start()
         explained, users = 0.0, ""
+        said, said_at, every = "", 0.0, beat_seconds(times.beat)
         while True:
             access = self._access(cluster)
             (vrgs, _), tick = watch.vrgs.latest(key), source.latest(key)[1]
@@ -135,7 +136,10 @@ class Waits:
                 except (ClusterUnreachable, ServerBusy) as err:
                     # One lost answer is not for a wait to judge: the gate closes if it lasts.
                     reason, pause = str(err), times.beat
-            activity.heartbeat({"waiting": reason + users})
+            if (waiting := reason + users) != said or time.monotonic() - said_at >= every:
+                # Each one is a write of Temporal's: a thousand applications may wait for a first sync for hours.
+                said, said_at = waiting, time.monotonic()
+                activity.heartbeat({"waiting": waiting})
             await source.await_change(key, tick, pause)
 
     @contextlib.asynccontextmanager

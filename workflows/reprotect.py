@@ -202,8 +202,8 @@ class Reprotect(Action):
         request = self.awaiting(cluster, gate)
 
         async def work() -> Observed:
-            park_after = self.given.timings.await_park_seconds
-            return await _or_park(cluster, self.wait(request, f"Wait for {awaits}", park_after))
+            park_after, title = self.given.timings.await_park_seconds, f"Wait for {awaits}"
+            return await _or_park(cluster, self.wait_patiently(request, title, park_after))
 
         return await self.step(f"Wait for {awaits}", work, cluster=cluster, awaits=awaits)
 

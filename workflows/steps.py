@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
     from activities import contracts
-    from activities.options import STORE, WAIT, Limits
+    from activities.options import PATIENT_LOCK, PATIENT_WAIT, WAIT, Limits
     from ramen import names
     from ramen.app import ActionKind, AppSpec, Decision, Observed, Volume, Wanted
     from ramen.epoch import Epoch
@@ -268,9 +269,20 @@ class Action:
         """A short activity on a cluster's queue."""
         return await call(contract, arg, queue=names.cluster_queue(cluster), limits=limits, summary=summary)
 
-    async def wait(self, arg: contracts.AwaitVrg, summary: str, park_after: float | None = None) -> Observed:
-        """A wait on a cluster; `park_after` seconds without a worker end it as not served."""
-        return await self._awaited(contracts.await_vrg, arg, arg.cluster, summary, park_after)
+    async def wait(self, arg: contracts.AwaitVrg, summary: str) -> Observed:
+        """A wait on a cluster."""
+        return await self._awaited(contracts.await_vrg, arg, arg.cluster, summary, WAIT)
+
+    async def wait_patiently(self, arg: contracts.AwaitVrg, summary: str, park_after: float) -> Observed:
+        """A wait that may last hours; `park_after` seconds without a worker end it as not served.
+
+        It writes nothing, so nobody who ends it waits for the heartbeat by which it learns of that.
+        """
+        limits, cancellation = PATIENT_WAIT, ActivityCancellationType.TRY_CANCEL
+        if not workflow.patched("patient-waits"):
+            limits, cancellation = WAIT, ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+        limits = replace(limits, schedule_to_start=timedelta(seconds=park_after))
+        return await self._awaited(contracts.await_vrg, arg, arg.cluster, summary, limits, cancellation)
 
     async def apply(
         self,
@@ -282,7 +294,8 @@ class Action:
     ) -> Observed:
         """Writes a VRG and waits for what it is to bring about, in one activity (D15); `volumes` are the gate's."""
         arg = contracts.ApplyVrg(write=write, wait=self.awaiting(write.cluster, gate, volumes))
-        return await self._awaited(contracts.apply_vrg, arg, write.cluster, summary, park_after)
+        limits = WAIT if park_after is None else replace(WAIT, schedule_to_start=timedelta(seconds=park_after))
+        return await self._awaited(contracts.apply_vrg, arg, write.cluster, summary, limits)
 
     def awaiting(self, cluster: str, gate: contracts.Gate, volumes: list[Volume] | None = None) -> contracts.AwaitVrg:
         """A wait of this action for a gate of a cluster; without `volumes` for those last known to be protected."""
@@ -302,16 +315,11 @@ class Action:
         arg: Any,
         cluster: str,
         summary: str,
-        park_after: float | None,
+        limits: Limits,
+        cancellation: ActivityCancellationType = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     ) -> Observed:
-        limits = WAIT
-        if park_after is not None:
-            limits = Limits(
-                start_to_close=WAIT.start_to_close,
-                heartbeat=WAIT.heartbeat,
-                schedule_to_start=timedelta(seconds=park_after),
-            )
-        seen = await call(contract, arg, queue=names.wait_queue(cluster), limits=limits, summary=summary)
+        queue = names.wait_queue(cluster)
+        seen = await call(contract, arg, queue=queue, limits=limits, summary=summary, cancellation=cancellation)
         self.clusters_seconds += seen.waited_seconds
         return seen
 
@@ -428,14 +436,15 @@ class Action:
 
     async def _hold_lock(self) -> None:
         """Renews the advisory lock beside the steps; a lost lock stops the action before its next write (S13)."""
+        limits = PATIENT_LOCK if self.kind is ActionKind.REPROTECT else WAIT
         try:
             await workflow.execute_activity(
                 contracts.hold_lock,
                 self.lock_request(),
                 task_queue=names.CONTROL_QUEUE,
-                start_to_close_timeout=WAIT.start_to_close,
-                heartbeat_timeout=WAIT.heartbeat,
-                retry_policy=STORE.retry,
+                start_to_close_timeout=limits.start_to_close,
+                heartbeat_timeout=limits.heartbeat,
+                retry_policy=limits.retry,
                 summary="Hold the advisory lock",
                 # The action's end does not wait for the next heartbeat to learn of it.
                 cancellation_type=ActivityCancellationType.TRY_CANCEL,

@@ -117,6 +117,7 @@ async def at_rest(driver: Driver, count: int, moved: int) -> None:
     """Many idle applications for a minute, then with `moved` of them elsewhere and their old side away."""
     apps = [Application.of(f"rest-{number}", "app", volumes=1) for number in range(count)]
     limit = asyncio.Semaphore(10)
+    driver.look_seconds = 1.0  # ten waits that look every moment would be much of the load
 
     async def prepare(number: int, app: Application) -> None:
         async with limit:

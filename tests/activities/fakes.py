@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable, Collection
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -253,11 +255,14 @@ def _condition(kind: str, status: str, reason: str, generation: int, message: st
 
 
 class Told:
-    """An activity environment that keeps what was heartbeaten."""
+    """An activity environment that keeps what was heartbeaten; `heartbeat` is the time-out in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, heartbeat: float | None = None) -> None:
         self.beats: list[str] = []
         self.environment = ActivityEnvironment()
+        if heartbeat:
+            timeout = timedelta(seconds=heartbeat)
+            self.environment.info = dataclasses.replace(self.environment.info, heartbeat_timeout=timeout)
         self.environment.on_heartbeat = self._beaten
 
     def _beaten(self, *details: Any) -> None:

@@ -323,6 +323,24 @@ async def test_ready_waits_for_the_operator_and_tells_what_for(world: World) -> 
     assert seen.vrg["status"]["state"] == "Primary"
 
 
+async def test_a_wait_that_may_last_hours_heartbeats_when_it_has_something_new_to_say(world: World) -> None:
+    await run(world.activities.write_vrg, write(Role.PRIMARY))
+    told = Told(heartbeat=30.0)
+    wait = asyncio.create_task(told.run(world.activities.await_vrg, awaiting(Gate.READY)))
+    await until(lambda: told.beats)
+    before = list(told.beats)
+    for number in range(20):  # each one wakes the wait, and none changes what it waits for
+        vrg = world.vrg()
+        vrg["metadata"].setdefault("annotations", {})["touched"] = str(number)
+        world.clusters["dr1"].put(VRG, vrg)
+        await asyncio.sleep(0.01)
+    assert told.beats == before
+    world.settle(state="Unknown", message="the array is busy")
+    await until(lambda: len(told.beats) > len(before))
+    world.settle()
+    await wait
+
+
 async def test_ready_does_not_take_a_stale_or_a_former_state(world: World) -> None:
     await made_primary(world)
     vrg = world.vrg()

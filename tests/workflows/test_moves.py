@@ -333,6 +333,26 @@ async def test_a_reprotect_makes_way_although_its_activity_succeeds_after_the_st
     assert (await shop.ended(reprotect)).outcome is Outcome.SUPERSEDED
 
 
+async def test_a_failover_does_not_wait_until_the_wait_of_a_reprotect_learns_of_its_end(
+    shop: Application, world: World
+) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr2", Gate.REPROTECTED))
+    world.deaf.add(Gate.REPROTECTED)
+    there = await shop.move("failover", "dr2")
+    await shop.ended(there.workflow_id)
+    reprotect = (await shop.until(lambda view: "/reprotect" in view.child)).child
+    async with asyncio.timeout(20):
+        while "sync of every volume" not in (await shop.steps(reprotect)).steps[-1].title:
+            await asyncio.sleep(0.05)
+    back = await shop.move("failover", "dr1", accept_data_loss=True)
+    assert (await shop.ended(back.workflow_id)).outcome is Outcome.DONE
+    assert (await shop.ended(reprotect)).outcome is Outcome.SUPERSEDED
+    assert ("dr2", Gate.REPROTECTED) in world.hold, "the wait had not ended before"
+    world.hold.clear()
+
+
 async def test_a_missing_volume_refuses_the_failover_and_accepting_it_goes_on(shop: Application, world: World) -> None:
     await shop.protect()
     await shop.protected()

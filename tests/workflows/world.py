@@ -81,6 +81,8 @@ class World:
         """Waits that do not end while they are in here."""
         self.breaks_when_stopped = False
         """A wait that is cancelled fails instead, as one does whose worker died."""
+        self.deaf: set[Gate] = set()
+        """Waits for these do not learn that they were ended; as one whose next heartbeat is far."""
         self.publishing: dict[str, asyncio.Event] = {}
         """By cluster: what a decision's publication waits for; it does not learn of a stop, and succeeds."""
         self.vanishes_at_release = ""
@@ -260,6 +262,8 @@ class World:
             try:
                 await asyncio.sleep(0.02)
             except asyncio.CancelledError:
+                if request.gate in self.deaf:
+                    continue
                 if self.breaks_when_stopped:
                     raise ApplicationError("the worker died", type="TimedOut", non_retryable=True) from None
                 raise
