@@ -24,11 +24,13 @@ ONCE = RetryPolicy(maximum_attempts=1)
 
 @dataclass(frozen=True)
 class Limits:
-    """Time limits of one kind of activity; `schedule_to_start` None waits for a worker without end."""
+    """Time limits of one kind of activity; `schedule_to_start` None waits for a worker without end, `schedule_to_close`
+    None tries without end."""
 
     start_to_close: timedelta
     schedule_to_start: timedelta | None = None
     heartbeat: timedelta | None = None
+    schedule_to_close: timedelta | None = None
     retry: RetryPolicy = field(default_factory=lambda: SHORT_RETRY)
 
 
@@ -57,10 +59,14 @@ time, and lost after 30 (S13)."""
 
 
 def look(seconds: float) -> Limits:
-    """A single look with a total limit, for the side that is being left (D12, S12)."""
+    """A single look, for the side that is being left (D12, S12): `seconds` to find a worker, a quarter more in all.
+
+    That nobody took it in time is told apart from that nobody answered, so the two limits must not end at once.
+    """
     return Limits(
         start_to_close=timedelta(seconds=seconds),
         schedule_to_start=timedelta(seconds=seconds),
+        schedule_to_close=timedelta(seconds=seconds * 1.25),
         retry=ONCE,
     )
 

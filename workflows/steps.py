@@ -97,6 +97,7 @@ async def call(
         task_queue=queue,
         start_to_close_timeout=limits.start_to_close,
         schedule_to_start_timeout=limits.schedule_to_start,
+        schedule_to_close_timeout=limits.schedule_to_close,
         heartbeat_timeout=limits.heartbeat,
         retry_policy=limits.retry,
         summary=summary,
