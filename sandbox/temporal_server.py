@@ -26,9 +26,10 @@ SEARCH_ATTRIBUTES = {
 RETENTION = "720h"
 """How long finished workflows stay visible; the server's default for a development namespace is one day."""
 
-LONG_POLL = "2s"
+LONG_POLL = "10s"
 """How long the server holds a poll open. A worker that freezes takes one task with each of its open polls, and none
-after this time; the server's default is a minute. The same as in deploy/temporal-dynamic-config.yaml."""
+after this time; the server's default is a minute. The same as in deploy/temporal-dynamic-config.yaml,
+which says why it is not less."""
 
 COMMAND_SECONDS = 20.0
 """Limit of one call of the command line; half a second is normal."""
