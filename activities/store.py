@@ -121,14 +121,14 @@ class StoreActivities:
         # A second attempt does not know when the first one renewed last.
         is_taken = request.is_taken and activity.info().attempt == 1
         due = time.monotonic() + self._renew_seconds if is_taken else 0.0
-        pause = min(beat_seconds(BEAT_SECONDS), self._renew_seconds)
+        pause = beat_seconds(BEAT_SECONDS)
         try:
             while True:
                 if time.monotonic() >= due:
                     await mirror.renew_lock(app.namespace, app.name, request.holder, request.epoch, request.workflow_id)
                     due = time.monotonic() + self._renew_seconds
                 activity.heartbeat()
-                await asyncio.sleep(pause)
+                await asyncio.sleep(min(pause, max(0.0, due - time.monotonic())))
         except asyncio.CancelledError:
             why = activity.cancellation_details()
             if why is None or not why.worker_shutdown:

@@ -136,8 +136,9 @@ class Waits:
                 except (ClusterUnreachable, ServerBusy) as err:
                     # One lost answer is not for a wait to judge: the gate closes if it lasts.
                     reason, pause = str(err), times.beat
-            if (waiting := reason + users) != said or time.monotonic() - said_at >= every:
-                # Each one is a write of Temporal's: a thousand applications may wait for a first sync for hours.
+            if (waiting := reason + users) != said or time.monotonic() + pause >= said_at + every:
+                # Each one is a write of Temporal's: a thousand applications may wait for a first sync for hours. It
+                # comes before the sleep in which it would be due, so that a time-out always holds three of them.
                 said, said_at = waiting, time.monotonic()
                 activity.heartbeat({"waiting": waiting})
             await source.await_change(key, tick, pause)

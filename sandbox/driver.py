@@ -86,14 +86,7 @@ class Driver:
 
     async def protect(self, application: Application, cluster: str) -> Answer:
         """Asks for the protection of an application that runs on `cluster`."""
-        spec = {
-            "placementRef": {"kind": "Placement", "name": application.placement},
-            "drPolicyRef": {"name": POLICY},
-            "preferredCluster": cluster,
-            "pvcSelector": {"matchLabels": application.labels},
-        }
-        request = ProtectRequest(namespace=application.namespace, name=application.name, spec=spec)
-        update = ProtectUpdate(request=request, request_id=uuid.uuid4().hex)
+        update = protection(application, cluster, uuid.uuid4().hex)
         return await _patiently(lambda: self.hubless.apply(update, ""))
 
     async def move(self, verb: str, application: Application, target: str, request_id: str = "", **more: Any) -> Answer:
@@ -202,6 +195,18 @@ class Driver:
         """Applies what is missing of the application, as a GitOps tool that knows of no decision would."""
         await ensure(await self.access(cluster), application)
         register(self.sandbox.directory, application)
+
+
+def protection(application: Application, cluster: str, request_id: str) -> ProtectUpdate:
+    """The request to protect an application that runs on `cluster`, by the sandbox's policy."""
+    spec = {
+        "placementRef": {"kind": "Placement", "name": application.placement},
+        "drPolicyRef": {"name": POLICY},
+        "preferredCluster": cluster,
+        "pvcSelector": {"matchLabels": application.labels},
+    }
+    request = ProtectRequest(namespace=application.namespace, name=application.name, spec=spec)
+    return ProtectUpdate(request=request, request_id=request_id)
 
 
 async def _patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:

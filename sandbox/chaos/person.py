@@ -10,13 +10,12 @@ from pydantic import BaseModel
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from activities.contracts import ProtectRequest
 from ramen.app import ActionKind, AppRef
 from ramen.errors import HublessError
 from ramen.recovery import Verdict as Inferred
 from sandbox.chaos.judge import Judge
 from sandbox.chaos.lanes import AWAY_SECONDS, END_SECONDS, LOOK_SECONDS, Lane, Run, patiently
-from sandbox.driver import POLICY, Driver
+from sandbox.driver import POLICY, Driver, protection
 from starter.failures import Failed, Refused, Stopped
 from workflows.inputs import (
     AdoptRequest,
@@ -24,7 +23,6 @@ from workflows.inputs import (
     Answer,
     MoveRequest,
     OperatorRequest,
-    ProtectUpdate,
     UnprotectRequest,
 )
 
@@ -51,16 +49,10 @@ class Person:
             run.refusal = str(err)
 
     async def ask(self, lane: Lane, kind: ActionKind, target: str, request_id: str) -> Answer:
+        """Asks once for an action; raises as `starter.client.Hubless.ask`."""
         app, hubless = lane.application, self.driver.hubless
         if kind is ActionKind.DEPLOY:
-            spec = {
-                "placementRef": {"kind": "Placement", "name": app.placement},
-                "drPolicyRef": {"name": POLICY},
-                "preferredCluster": target,
-                "pvcSelector": {"matchLabels": app.labels},
-            }
-            request = ProtectRequest(namespace=app.namespace, name=app.name, spec=spec)
-            return await hubless.apply(ProtectUpdate(request=request, request_id=request_id), "")
+            return await hubless.apply(protection(app, target, request_id), "")
         body: BaseModel = MoveRequest(target=target, request_id=request_id, requester="chaos")
         if kind is ActionKind.UNPROTECT:
             body = UnprotectRequest(request_id=request_id, requester="chaos")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+from datetime import timedelta
 from typing import Any
 
+import pytest
 from temporalio import activity
 from temporalio.testing import ActivityEnvironment
 
-from activities.beats import beating
+from activities.beats import beat_seconds, beating
 from activities.errors import implements
 
 
@@ -70,3 +73,15 @@ async def test_beats_repeat_what_the_next_attempt_has_to_know() -> None:
 async def test_the_same_code_runs_outside_of_an_activity() -> None:
     async with beating(after=0.0, every=0.001):
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("timeout", "every"), [(None, 1.5), (3.0, 1.5), (30.0, 10.0)])
+def test_a_time_out_holds_three_heartbeats_where_it_is_long_enough(timeout: float | None, every: float) -> None:
+    environment = ActivityEnvironment()
+    limit = timedelta(seconds=timeout) if timeout else None
+    environment.info = dataclasses.replace(environment.info, heartbeat_timeout=limit)
+
+    def asked() -> float:
+        return beat_seconds(1.5)
+
+    assert environment.run(asked) == every
