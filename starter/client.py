@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
+from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import (
     Client,
     RPCError,
@@ -140,6 +141,27 @@ class Hubless:
         """The steps of one action; raises as `status`."""
         namespace, name = names.split_entity_id(workflow_id) or ("", workflow_id)
         return await self._query(workflow_id, "steps", StepsView, namespace, name)
+
+    async def obstacle(self, workflow_id: str) -> str:
+        """Why a waiting activity of an action does not get on, in its own words; empty while none has said anything.
+
+        Between two attempts that is what the last one failed with, else what its heartbeat carries.
+        """
+        try:
+            found = await self.client.get_workflow_handle(workflow_id).describe(
+                rpc_timeout=timedelta(seconds=QUERY_SECONDS)
+            )
+        except RPCError:
+            return ""
+        for pending in found.raw_description.pending_activities:
+            if pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED:
+                said = pending.last_failure.message
+            else:
+                told = await self.client.data_converter.decode(pending.heartbeat_details.payloads)
+                said = str(told[0].get("waiting", "")) if told and isinstance(told[0], dict) else ""
+            if said:
+                return said
+        return ""
 
     async def _query(self, workflow_id: str, query: str, kind: type[T], namespace: str, name: str) -> T:
         handle = self.client.get_workflow_handle(workflow_id)

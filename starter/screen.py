@@ -127,6 +127,8 @@ def _verdict(now: Situation) -> list[str]:
         lines.append(f"Needs you: {now.needs_you}")
     elif now.waiting:
         lines.append(f"{_capital(awaited(now.waiting))}.{_then(now)}")
+        if now.obstacle:
+            lines.append(f"Held up: {now.obstacle}")
     return lines
 
 

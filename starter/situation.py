@@ -21,6 +21,8 @@ class Situation:
 
     view: StatusView
     steps: StepsView | None = None
+    obstacle: str = ""
+    """Why the running action's step does not get on, in the words of whoever waits; only with a live look."""
     seen: dict[str, Observed] = field(default_factory=dict)
     remembered: dict[str, Observed] = field(default_factory=dict)
     """What a watch last saw of the clusters that do not answer."""
@@ -130,6 +132,8 @@ async def gather(hubless: Hubless, namespace: str, name: str, *, live: bool = Tr
             steps = None
     found = Situation(view=view, steps=steps)
     if live:
+        if found.waiting and view.child:
+            found.obstacle = await hubless.obstacle(view.child)
         await look_at(hubless, found)
     return found
 

@@ -108,6 +108,9 @@ class World:
     steps: list[Step] = field(default_factory=list)
     needs_operator: str = ""
     aborting: str = ""
+    obstacle: str = ""
+    """What the action's activity fails with at first, and waits for then."""
+    retry_seconds: float = 30.0
     action_ends: bool = True
     requests: list[tuple[str, Any]] = field(default_factory=list)
 
@@ -330,6 +333,10 @@ class FakeAction:
     async def run(self, namespace: str) -> ActionResult:
         self._namespace = namespace
         world = WORLDS[namespace]
+        if world.obstacle:
+            workflow.start_activity(
+                "apply_vrg", namespace, task_queue=names.CONTROL_QUEUE, start_to_close_timeout=timedelta(seconds=60)
+            )
         await workflow.wait_condition(lambda: world.action_ends)
         return ActionResult(
             action=ActionKind.FAILOVER,
@@ -360,6 +367,16 @@ def _world(ref: AppRef | AppSpec | ProtectRequest) -> World:
 async def fake_read(request: ReadVrg) -> Observed:
     found = _world(request.app).seen.get(request.cluster)
     return found or Observed(cluster=request.cluster, reachable=False, error="connection refused")
+
+
+@activity.defn(name="apply_vrg")
+async def fake_apply(namespace: str) -> None:
+    """Fails at the first attempt, and waits at the next ones, as the real one does."""
+    world = WORLDS[namespace]
+    if activity.info().attempt == 1:
+        raise ApplicationError(world.obstacle, next_retry_delay=timedelta(seconds=world.retry_seconds))
+    activity.heartbeat({"waiting": f"{world.obstacle}, still"})
+    await asyncio.sleep(30)
 
 
 @activity.defn(name="last_seen")
@@ -412,6 +429,7 @@ async def fake_proof() -> InstallationProof:
 
 
 ACTIVITIES: list[Callable[..., Any]] = [
+    fake_apply,
     fake_read,
     fake_last_seen,
     fake_health,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -165,6 +166,25 @@ def test_json_asks_the_running_action_what_it_waits_for(world: World, temporal: 
     text = hubless("status", "shop", "-n", namespace).stdout
     assert "Needs you: data-1 is in no store: dr2 cannot restore it" in text
     assert f"Next       hubless retry shop -n {namespace}, or hubless abort shop -n {namespace}" in text
+
+
+@pytest.mark.parametrize(
+    ("retry_seconds", "said"),
+    [(30.0, "PVC data-0 is being deleted on dr2\n"), (0.01, "PVC data-0 is being deleted on dr2, still\n")],
+    ids=["between two attempts", "while it waits"],
+)
+def test_a_wait_says_what_holds_it_up(world: World, namespace: str, retry_seconds: float, said: str) -> None:
+    world.action_ends, world.steps = False, [running_step()]
+    world.obstacle, world.retry_seconds = "PVC data-0 is being deleted on dr2", retry_seconds
+    assert hubless("failover", "shop", "-n", namespace, "--to", "dr2", "--yes").exit_code == 0
+    assert world.state.action
+    running = world.state.action.model_copy(
+        update={"outcome": None, "workflow_id": f"drpc/{namespace}/shop/failover-9", "epoch": 9}
+    )
+    world.state = world.state.model_copy(update={"action": running})
+    limit = time.monotonic() + 20
+    while f"Held up: {said}" not in (text := hubless("status", "shop", "-n", namespace).stdout):
+        assert time.monotonic() < limit, text
 
 
 def test_yaml_is_the_same_document(world: World, namespace: str) -> None:
