@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from activities.access.s3 import S3Store
 from ramen import names
@@ -224,7 +224,6 @@ class Mirror:
         holder: str,
         epoch: Epoch,
         workflow_id: str = "",
-        run_id: str = "",
         break_holder: str = "",
         seconds: float = STORE_SECONDS,
     ) -> LockResult:
@@ -251,7 +250,6 @@ class Mirror:
         mine = LockDocument(
             holder=holder,
             workflow_id=workflow_id,
-            run_id=run_id,
             epoch=epoch,
             acquired=now,
             expires=now + timedelta(seconds=LOCK_TTL_SECONDS),
@@ -284,15 +282,21 @@ class Mirror:
         holder: str,
         epoch: Epoch,
         workflow_id: str = "",
+        run_id: str = "",
+        takes_over: bool = False,
         seconds: float = STORE_SECONDS,
     ) -> LockResult:
-        """Renews the lock where it is ours, and takes it where a store came back without it.
+        """Renews the lock where this action has it, and takes it where a store came back without it.
 
+        The lock of another action of ours in the same epoch is taken with `takes_over`, which an action does once, at
+        its beginning. Later it is left alone: the other action came after this one, which is about to end. One that
+        stands still for a TTL belongs to an action that never began, and is taken all the same.
         Raises `LockLost` when another holder, or a later action of ours, has it in any store that answers, or when a
         document is there that cannot be read.
         """
         key, now = names.lock_key(namespace, name), self._now()
         expires = now + timedelta(seconds=LOCK_TTL_SECONDS)
+        action: dict[str, Any] = {"workflow_id": workflow_id, "run_id": run_id, "epoch": epoch}
 
         async def renew(store: S3Store) -> str:
             for _ in range(WRITE_TRIES):
@@ -302,15 +306,16 @@ class Mirror:
                     return UNREADABLE
                 if lock and not lock.is_of(holder, epoch):
                     return f"{lock.holder} (epoch {lock.epoch.number}, since {_clock_time(lock.acquired)})"
+                is_anothers = lock is not None and not takes_over and not lock.is_of_action(workflow_id, run_id)
+                if found and is_anothers and not self._stands_still(store.name, key, found[1]):
+                    return ""
                 if lock:
-                    changes = {"expires": expires, "renewals": lock.renewals + 1, "epoch": epoch}
-                    mine = lock.model_copy(update={**changes, "workflow_id": workflow_id or lock.workflow_id})
+                    mine = lock.model_copy(update={**action, "expires": expires, "renewals": lock.renewals + 1})
                 else:
-                    mine = LockDocument(
-                        holder=holder, workflow_id=workflow_id, epoch=epoch, acquired=now, expires=expires
-                    )
+                    mine = LockDocument(holder=holder, acquired=now, expires=expires, **action)
                 try:
                     await self._put(store, key, mine, found)
+                    self._standing.pop((store.name, key), None)
                     return ""
                 except PreconditionFailed:
                     continue
@@ -331,14 +336,16 @@ class Mirror:
         holder: str,
         epoch: Epoch,
         workflow_id: str = "",
+        run_id: str = "",
         seconds: float = STORE_SECONDS,
     ) -> MirrorWrite:
-        """Deletes the lock where it is ours; another's stays, also that of our next action of the same epoch."""
+        """Deletes the lock where this action has it; any other's stays, also that of our next one in the same epoch."""
         key = names.lock_key(namespace, name)
 
         async def release(store: S3Store) -> None:
             found = await self._read(store, key, LockDocument)
-            if found and found[0] and found[0].is_of(holder, epoch) and found[0].workflow_id in ("", workflow_id):
+            lock = found[0] if found else None
+            if found and lock and lock.is_of(holder, epoch) and lock.is_of_action(workflow_id, run_id):
                 try:
                     await store.delete(key, if_match=found[1])
                 except PreconditionFailed:

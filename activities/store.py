@@ -101,7 +101,6 @@ class StoreActivities:
                     lock.holder,
                     lock.epoch,
                     workflow_id=lock.workflow_id,
-                    run_id=activity.info().workflow_run_id or "",
                     break_holder=lock.break_holder,
                 )
                 newest = await looking
@@ -118,6 +117,8 @@ class StoreActivities:
     async def hold_lock(self, request: LockRequest) -> None:
         """See the contract; when only this worker ends, the lock stays for the attempt on another one."""
         mirror, app = self._mirror.of(request.profiles), request.app
+        lock = (app.namespace, app.name, request.holder, request.epoch, request.workflow_id)
+        run_id, takes_over = activity.info().workflow_run_id or "", True
         # A second attempt does not know when the first one renewed last.
         is_taken = request.is_taken and activity.info().attempt == 1
         due = time.monotonic() + self._renew_seconds if is_taken else 0.0
@@ -125,14 +126,15 @@ class StoreActivities:
         try:
             while True:
                 if time.monotonic() >= due:
-                    await mirror.renew_lock(app.namespace, app.name, request.holder, request.epoch, request.workflow_id)
+                    await mirror.renew_lock(*lock, run_id=run_id, takes_over=takes_over)
+                    takes_over = False
                     due = time.monotonic() + self._renew_seconds
                 activity.heartbeat()
                 await asyncio.sleep(min(pause, max(0.0, due - time.monotonic())))
         except asyncio.CancelledError:
             why = activity.cancellation_details()
             if why is None or not why.worker_shutdown:
-                await mirror.release_lock(app.namespace, app.name, request.holder, request.epoch, request.workflow_id)
+                await mirror.release_lock(*lock, run_id=run_id)
             raise
 
     @implements(contracts.release_lock)

@@ -65,6 +65,14 @@ class LockDocument(Document):
         """
         return self.holder == holder and (self.epoch == epoch or self.epoch.number < epoch.number)
 
+    def is_of_action(self, workflow_id: str, run_id: str = "") -> bool:
+        """Whether this very action has it, one run of it where `run_id` is given.
+
+        Two actions of one holder may meet in one epoch: a Reprotect that was told to end still holds the lock for some
+        seconds while the next action has taken it.
+        """
+        return self.workflow_id in ("", workflow_id) and (not run_id or self.run_id in ("", run_id))
+
 
 class EpochClaim(Document):
     """The claim of one epoch (S1); the same `request_id` always meets its own token again."""

@@ -246,9 +246,9 @@ async def test_a_foreign_lock_refuses_and_names_its_holder(mirror: Mirror, store
 
 async def test_ones_own_lock_is_taken_over_by_ones_later_action(mirror: Mirror, stores: Stores) -> None:
     await mirror.acquire_lock(*APP, "worker dr1", EIGHT, seconds=PATIENT)
-    assert (await mirror.acquire_lock(*APP, "worker dr1", NINE, "w", "r", seconds=PATIENT)).stored == BOTH
+    assert (await mirror.acquire_lock(*APP, "worker dr1", NINE, "w", seconds=PATIENT)).stored == BOTH
     lock = LockDocument.decode(await stores["s3-dr2"].get(names.lock_key(*APP)) or b"")
-    assert (lock.epoch, lock.workflow_id, lock.run_id) == (NINE, "w", "r")
+    assert (lock.epoch, lock.workflow_id) == (NINE, "w")
     with pytest.raises(LockLost, match="epoch 9"):
         await mirror.renew_lock(*APP, "worker dr1", EIGHT, seconds=PATIENT)
 
@@ -335,11 +335,32 @@ async def test_an_action_does_not_release_the_lock_of_its_successor_in_the_same_
     mirror: Mirror, stores: Stores
 ) -> None:
     await mirror.acquire_lock(*APP, "worker dr1", EIGHT, "failover-8", seconds=PATIENT)
-    await mirror.renew_lock(*APP, "worker dr1", EIGHT, "reprotect-8", seconds=PATIENT)
+    await mirror.renew_lock(*APP, "worker dr1", EIGHT, "reprotect-8", takes_over=True, seconds=PATIENT)
     await mirror.release_lock(*APP, "worker dr1", EIGHT, "failover-8", seconds=PATIENT)
     assert await stores["s3-dr1"].list("") == [names.lock_key(*APP)]
     await mirror.release_lock(*APP, "worker dr1", EIGHT, "reprotect-8", seconds=PATIENT)
     assert await stores["s3-dr1"].list("") == []
+
+
+@pytest.mark.parametrize("successor", ["failover-9", "reprotect-8"], ids=["another action", "another run"])
+async def test_an_action_that_lingers_leaves_the_lock_to_its_successor_in_the_same_epoch(
+    mirror: Mirror, clock: Clock, stores: Stores, successor: str
+) -> None:
+    key, store = names.lock_key(*APP), stores["s3-dr1"]
+    await mirror.renew_lock(*APP, "worker dr1", EIGHT, "reprotect-8", "run 1", takes_over=True, seconds=PATIENT)
+    if successor == "failover-9":
+        await mirror.acquire_lock(*APP, "worker dr1", EIGHT, successor, seconds=PATIENT)
+    else:
+        await mirror.renew_lock(*APP, "worker dr1", EIGHT, successor, "run 2", takes_over=True, seconds=PATIENT)
+    taken = await store.get(key)
+    await mirror.renew_lock(*APP, "worker dr1", EIGHT, "reprotect-8", "run 1", seconds=PATIENT)
+    await mirror.release_lock(*APP, "worker dr1", EIGHT, "reprotect-8", "run 1", seconds=PATIENT)
+    assert await store.get(key) == taken, "neither renewed nor given back"
+    clock.seconds += LOCK_TTL_SECONDS + 1
+    await mirror.renew_lock(*APP, "worker dr1", EIGHT, "reprotect-8", "run 1", seconds=PATIENT)
+    assert LockDocument.decode(await store.get(key) or b"", key).run_id == "run 1", "the successor never began"
+    await mirror.release_lock(*APP, "worker dr1", EIGHT, "reprotect-8", "run 1", seconds=PATIENT)
+    assert await store.list("") == []
 
 
 async def test_only_ones_own_lock_is_released(mirror: Mirror, stores: Stores) -> None:
