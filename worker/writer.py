@@ -24,10 +24,10 @@ from ramen.kinds import LEASE
 
 log = logging.getLogger(__name__)
 
-RENEW_SECONDS = 55.0
+RENEW_SECONDS = 60.0
 """An idle installation writes at most once per cluster and minute."""
 
-LEASE_SECONDS = 75.0
+LEASE_SECONDS = 80.0
 """One renewal may fail and be tried again before another worker takes over."""
 
 LOOK_SECONDS = 5.0

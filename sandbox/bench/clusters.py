@@ -38,6 +38,9 @@ AWAY_SECONDS, BACK_SECONDS = 4.0, 3.0
 IDLE_SECONDS = 180
 """Three minutes: what comes once a minute shows."""
 
+RESTED_SECONDS = 60
+"""An installation is at rest when so long nothing but Leases was written: what belongs to its start is over."""
+
 WRITES = ("create", "update", "patch", "delete")
 
 SURVIVOR, LOST = "dr1", "dr2"
@@ -104,6 +107,7 @@ async def _flapping(driver: Driver) -> None:
 async def _idle(driver: Driver) -> None:
     """Writes and reads of both workers on both API servers, nothing protected and nothing wrong, per minute."""
     await _quiet(driver)
+    await _rested(driver)
     before = await _calls(driver)
     await asyncio.sleep(IDLE_SECONDS)
     spent = await _calls(driver) - before
@@ -172,6 +176,21 @@ async def _quiet(driver: Driver) -> None:
     """Waits until the gate is open and the status says so."""
     await _until(lambda: _gate_is(driver, True))
     await _until(lambda: _status_says(driver, "Available"))
+
+
+async def _rested(driver: Driver) -> None:
+    written, since = await _writes(driver), time.monotonic()
+    async with asyncio.timeout(600):
+        while time.monotonic() < since + RESTED_SECONDS:
+            await asyncio.sleep(1)
+            if (now := await _writes(driver)) != written:
+                written, since = now, time.monotonic()
+
+
+async def _writes(driver: Driver) -> int:
+    """Writes of both workers so far, Leases aside."""
+    calls = await _calls(driver)
+    return sum(count for (_, verb, resource), count in calls.items() if verb in WRITES and resource != "leases")
 
 
 async def _calls(driver: Driver) -> Counter[tuple[str, str, str]]:

@@ -27,7 +27,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "policies.md"
 CLUSTERS = ("dr1", "dr2")
 SLOW = "array-5m"
 WRITER_SECONDS = 150
-"""A test before may have killed the holder of a Lease: nobody writes statuses on its cluster for 75 seconds then."""
+"""A test before may have killed the holder of a Lease: nobody writes statuses on its cluster for 80 seconds then."""
 
 
 def documented() -> list[dict[str, Any]]:
