@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from datetime import UTC, datetime
 
 from rich.console import Console, RenderableType
@@ -21,6 +22,9 @@ from workflows.inputs import ActionResult, Answer, Outcome, Step, StepState, Ste
 
 POLL_SECONDS = 0.5
 """A person sees two changes a second; a query costs a worker about a millisecond."""
+
+OBSTACLE_SECONDS = 2.0
+"""Between two questions to Temporal why a wait lasts: a heartbeat carries nothing newer, most waits end before."""
 
 MARKS = {
     StepState.PENDING: "◎",
@@ -46,11 +50,13 @@ def line(step: Step, now: datetime) -> str:
     return f"{MARKS[step.state]} {step.title:<40} {took:>7}   {note}".rstrip()
 
 
-def render(view: StepsView | None, heading: str, now: datetime) -> str:
-    """The whole table as text."""
+def render(view: StepsView | None, heading: str, now: datetime, obstacle: str = "") -> str:
+    """The whole table as text, `obstacle` being what holds the present wait up."""
     lines = [heading]
     if view is not None:
         lines += [f"  {line(step, now)}" for step in view.steps]
+        if obstacle:
+            lines.append(f"  Held up: {obstacle}")
         if view.needs_operator:
             lines.append(f"  ⚠ {view.needs_operator}")
     return "\n".join(lines)
@@ -62,8 +68,9 @@ class Changes:
     def __init__(self) -> None:
         self._shown: dict[int, tuple[StepState, str]] = {}
         self._asked = ""
+        self._obstacle = ""
 
-    def show(self, view: StepsView) -> None:
+    def show(self, view: StepsView, obstacle: str = "") -> None:
         """Prints what is new since the last call; durations alone are no change."""
         now = datetime.now(UTC)
         for index, step in enumerate(view.steps):
@@ -71,6 +78,9 @@ class Changes:
             if self._shown.get(index) != seen:
                 self._shown[index] = seen
                 console.tell(f"  {line(step, now)}")
+        if obstacle and obstacle != self._obstacle:
+            console.tell(f"  Held up: {obstacle}")
+        self._obstacle = obstacle
         if view.needs_operator and view.needs_operator != self._asked:
             console.warning(view.needs_operator)
         self._asked = view.needs_operator
@@ -117,14 +127,34 @@ async def _steps(hubless: Hubless, workflow_id: str) -> StepsView | None:
         raise
 
 
+class _Obstacle:
+    """What holds the present wait of an action up; asked for when a wait lasts, and seldom."""
+
+    def __init__(self, hubless: Hubless, workflow_id: str) -> None:
+        self._hubless, self._workflow_id = hubless, workflow_id
+        self._awaited: object = None
+        self._said = ""
+        self._due = 0.0
+
+    async def of(self, view: StepsView | None) -> str:
+        """Empty while nothing is awaited, or nothing is said about it."""
+        awaited = [(index, step.waiting) for index, step in enumerate(view.steps if view else []) if step.waiting]
+        if awaited != self._awaited:
+            self._awaited, self._said, self._due = awaited, "", time.monotonic() + OBSTACLE_SECONDS
+        elif awaited and time.monotonic() >= self._due:
+            self._said = await self._hubless.obstacle(self._workflow_id)
+            self._due = time.monotonic() + OBSTACLE_SECONDS
+        return self._said
+
+
 async def _lines(hubless: Hubless, workflow_id: str, ended: asyncio.Future[ActionResult]) -> None:
-    changes = Changes()
+    changes, obstacle = Changes(), _Obstacle(hubless, workflow_id)
     silent = False
     while True:
         over = ended.done()
         view = await _steps(hubless, workflow_id)
         if view is not None:
-            changes.show(view)
+            changes.show(view, await obstacle.of(view))
         elif not silent:
             console.waiting("No worker answers; the action goes on when one does.")
         silent = view is None
@@ -134,17 +164,17 @@ async def _lines(hubless: Hubless, workflow_id: str, ended: asyncio.Future[Actio
 
 
 async def _live(hubless: Hubless, workflow_id: str, heading: str, ended: asyncio.Future[ActionResult]) -> None:
-    screen = Console(stderr=True, highlight=False)
+    screen, obstacle = Console(stderr=True, highlight=False), _Obstacle(hubless, workflow_id)
 
-    def shown(view: StepsView | None) -> RenderableType:
-        return Text(render(view, heading, datetime.now(UTC)))
+    def shown(view: StepsView | None, held_up: str = "") -> RenderableType:
+        return Text(render(view, heading, datetime.now(UTC), held_up))
 
     with Live(shown(None), console=screen, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False) as live:
         while True:
             over = ended.done()
             view = await _steps(hubless, workflow_id)
             if view is not None:
-                live.update(shown(view), refresh=True)
+                live.update(shown(view, await obstacle.of(view)), refresh=True)
             if over:
                 return
             await asyncio.wait([ended], timeout=POLL_SECONDS)

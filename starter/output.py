@@ -38,11 +38,11 @@ class Format(StrEnum):
     YAML = "yaml"
 
 
-def document(view: StatusView, steps: StepsView | None, pods: PodCount) -> dict[str, Any]:
+def document(view: StatusView, steps: StepsView | None, pods: PodCount, obstacle: str = "") -> dict[str, Any]:
     """The DRPC object with `hubless` beside its status.
 
     `steps` is the answer of the action that runs, None without one; `pods` come from a live look at the serving
-    cluster.
+    cluster; `obstacle` is what holds the present wait up.
     """
     ours = view.hubless
     given = ours.get("action")
@@ -50,7 +50,7 @@ def document(view: StatusView, steps: StepsView | None, pods: PodCount) -> dict[
     if given:
         action = {key: given.get(key) for key in ACTION_KEYS}
         if steps is not None:
-            action["waiting"] = _waiting(steps.waiting)
+            action["waiting"] = _waiting(steps.waiting, obstacle)
         action["pointOfNoReturnPassed"] = bool(
             given.get("pointOfNoReturnPassed") or (steps and steps.point_of_no_return_passed)
         )
@@ -67,10 +67,11 @@ def document(view: StatusView, steps: StepsView | None, pods: PodCount) -> dict[
     return plain
 
 
-def _waiting(waiting: Waiting | None) -> dict[str, Any] | None:
+def _waiting(waiting: Waiting | None, obstacle: str) -> dict[str, Any] | None:
     if waiting is None:
         return None
-    return {"for": waiting.reason, "cluster": waiting.cluster, "since": waiting.since}
+    said = {"for": waiting.reason, "cluster": waiting.cluster, "since": waiting.since}
+    return said | {"heldUp": obstacle or None}
 
 
 def normal(value: Any) -> Any:

@@ -22,7 +22,7 @@ class Situation:
     view: StatusView
     steps: StepsView | None = None
     obstacle: str = ""
-    """Why the running action's step does not get on, in the words of whoever waits; only with a live look."""
+    """Why the running action's step does not get on, in the words of whoever waits; only where it was asked for."""
     seen: dict[str, Observed] = field(default_factory=dict)
     remembered: dict[str, Observed] = field(default_factory=dict)
     """What a watch last saw of the clusters that do not answer."""
@@ -132,10 +132,14 @@ async def gather(hubless: Hubless, namespace: str, name: str, *, live: bool = Tr
             steps = None
     found = Situation(view=view, steps=steps)
     if live:
-        if found.waiting and view.child:
-            found.obstacle = await hubless.obstacle(view.child)
-        await look_at(hubless, found)
+        await asyncio.gather(ask_obstacle(hubless, found), look_at(hubless, found))
     return found
+
+
+async def ask_obstacle(hubless: Hubless, found: Situation) -> None:
+    """Adds what holds the present wait up."""
+    if found.waiting and found.view.child:
+        found.obstacle = await hubless.obstacle(found.view.child)
 
 
 async def look_at(hubless: Hubless, found: Situation, clusters: list[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from starter.client import Hubless
 from starter.failures import Failed, NoWorker, Refused, Unfinished
 from starter.output import Format
 from starter.run import run
-from starter.situation import Situation, gather, look_at
+from starter.situation import Situation, ask_obstacle, gather, look_at
 
 AT_ONCE = 16
 """Applications asked at the same time: enough to hide latency, few enough to leave the workers alone."""
@@ -111,7 +111,7 @@ async def _one(hubless: Hubless, namespace: str, name: str, form: Format) -> str
             f"If it was before its workflow was lost or reset: hubless adopt {name} -n {namespace}"
         )
     if form in (Format.JSON, Format.YAML):
-        return output.text(output.document(now.view, now.steps, now.pods), form)
+        return output.text(output.document(now.view, now.steps, now.pods, now.obstacle), form)
     return screen.screen(now)
 
 
@@ -129,6 +129,8 @@ async def _all(hubless: Hubless, namespace: str, form: Format) -> str:
         async with bound:
             try:
                 now = await gather(hubless, *app, live=False)
+                if machine:
+                    await ask_obstacle(hubless, now)
                 if machine and now.serving:
                     await look_at(hubless, now, [now.serving])
             except (NoWorker, Failed, Refused) as err:
@@ -138,7 +140,11 @@ async def _all(hubless: Hubless, namespace: str, form: Format) -> str:
     asked = await asyncio.gather(*(ask(app) for app in names))
     found = [(app, now) for app, now in zip(names, asked, strict=True) if isinstance(now, str) or known(now)]
     if machine:
-        items = [output.document(now.view, now.steps, now.pods) for _, now in found if isinstance(now, Situation)]
+        items = [
+            output.document(now.view, now.steps, now.pods, now.obstacle)
+            for _, now in found
+            if isinstance(now, Situation)
+        ]
         for app, now in found:
             if isinstance(now, str):
                 console.warning(f"{'/'.join(app)} is left out: {now}")

@@ -222,6 +222,13 @@ def test_wait_ends_with_three_when_the_time_is_over(world: World, namespace: str
     assert result.stderr.count("⚠ data-1 is in no store that answers") == 1
 
 
+def test_wait_says_what_holds_a_step_up_when_it_lasts(world: World, namespace: str) -> None:
+    world.action_ends, world.steps, world.obstacle = False, [running_step()], "PVC data-0 is being deleted on dr2"
+    result = hubless("failover", "shop", "-n", namespace, "--to", "dr2", "--yes", "--wait", "--timeout", "6s")
+    assert result.exit_code == 3, result.output
+    assert result.stderr.count("  Held up: PVC data-0 is being deleted on dr2\n") == 1
+
+
 def test_a_bad_duration_is_bad_input(temporal: Temporal) -> None:
     result = hubless("failover", "shop", "-n", "web", "--to", "dr2", "--wait", "--timeout", "soon")
     assert result.exit_code == 2

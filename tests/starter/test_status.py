@@ -155,7 +155,7 @@ def test_json_asks_the_running_action_what_it_waits_for(world: World, temporal: 
     )
     found = json.loads(hubless("status", "shop", "-n", namespace, "-o", "json").stdout)
     waiting = found["hubless"]["action"]["waiting"]
-    assert list(waiting) == ["for", "cluster", "since"]
+    assert list(waiting) == ["for", "cluster", "since", "heldUp"]
     assert (waiting["for"], waiting["cluster"]) == ("dr2 to restore and promote 2 volumes", "dr2")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", waiting["since"])
     text = hubless("status", "shop", "-n", namespace).stdout
@@ -185,6 +185,10 @@ def test_a_wait_says_what_holds_it_up(world: World, namespace: str, retry_second
     limit = time.monotonic() + 20
     while f"Held up: {said}" not in (text := hubless("status", "shop", "-n", namespace).stdout):
         assert time.monotonic() < limit, text
+    one = json.loads(hubless("status", "shop", "-n", namespace, "-o", "json").stdout)
+    (listed,) = json.loads(hubless("status", "-n", namespace, "-o", "json").stdout)["items"]
+    for document in (one, listed):
+        assert document["hubless"]["action"]["waiting"]["heldUp"] == said.strip()
 
 
 def test_yaml_is_the_same_document(world: World, namespace: str) -> None:
