@@ -49,12 +49,15 @@ WAIT = Limits(start_to_close=timedelta(days=7), heartbeat=timedelta(seconds=5))
 
 
 PATIENT_WAIT = Limits(start_to_close=WAIT.start_to_close, heartbeat=timedelta(seconds=30))
-"""Waits of a Reprotect: after the loss of a site every application may wait for its volumes to be copied, for hours and
-all at once, and each heartbeat is a write of Temporal's. A worker that is lost meanwhile delays no more than the word
-that the application is re-protected."""
+"""Waits of a Reprotect, which are many: a worker that is lost meanwhile delays only the word that the application is
+clean, or re-protected."""
+
+LONG_WAIT = Limits(start_to_close=WAIT.start_to_close, heartbeat=timedelta(seconds=120))
+"""The same when they last (`Timings.long_wait_seconds`): after the loss of a site every application may wait for its
+volumes to be copied, for hours and all at once, and each heartbeat is a write of Temporal's."""
 
 PATIENT_LOCK = Limits(start_to_close=WAIT.start_to_close, heartbeat=timedelta(seconds=12))
-"""Of a Reprotect's lock, for the same reason. It is renewed every 15 s, so by another worker within 27 s of the last
+"""Of a Reprotect's lock. It is renewed every 15 s, so by another worker within 27 s of the last
 time, and lost after 30 (S13)."""
 
 

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         default=names.COORDINATION_BUCKET, min_length=3, description="the bucket of the mirror in every S3 store"
     )
     slots: int = Field(default=20, ge=2, le=1000, description="2 to 1000 short activities at a time per cluster")
-    wait_slots: int = Field(default=1000, ge=2, le=10000, description="2 to 10000 waits at a time per cluster")
+    wait_slots: int = Field(default=5000, ge=2, le=50_000, description="2 to 50000 waits at a time per cluster")
     control_slots: int = Field(
         default=2000,
         ge=2,

@@ -28,6 +28,8 @@ class Timings(Wire):
     """How long a Reprotect looks for an absent cluster before it parks (S14)."""
     look_again_seconds: float = 60.0
     """First pause before an entity whose Reprotect parked looks whether the clusters are back (S8)."""
+    long_wait_seconds: float = 30.0
+    """A wait of a Reprotect that lasts longer than this goes on without the lock and with fewer heartbeats."""
 
 
 class MoveRequest(Wire):

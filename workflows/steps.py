@@ -27,7 +27,7 @@ from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
     from activities import contracts
-    from activities.options import PATIENT_LOCK, PATIENT_WAIT, WAIT, Limits
+    from activities.options import LONG_WAIT, PATIENT_LOCK, PATIENT_WAIT, WAIT, Limits
     from ramen import names
     from ramen.app import ActionKind, AppSpec, Decision, Observed, Volume, Wanted
     from ramen.epoch import Epoch
@@ -132,6 +132,8 @@ class Action:
         """Seconds that waits on clusters took so far: operator and storage, not orchestration."""
         self._retries = 0
         self._stop: StopRequest | None = None
+        self._lock: asyncio.Future[None] | None = None
+        """The activity that renews the advisory lock, while the action holds it."""
         self._lock_lost = ""
         self._ending = False
 
@@ -277,9 +279,30 @@ class Action:
     async def wait_patiently(self, arg: contracts.AwaitVrg, summary: str, park_after: float) -> Observed:
         """A wait that may last hours; `park_after` seconds without a worker end it as not served.
 
-        It writes nothing, so nobody who ends it waits for the heartbeat by which it learns of that.
+        It writes nothing, so nobody who ends it waits for the heartbeat by which it learns of that. When it lasts, it
+        heartbeats less, and the lock is given back until it is over: whoever waits needs none (S14).
         """
-        limits, cancellation = PATIENT_WAIT, ActivityCancellationType.TRY_CANCEL
+        if not workflow.patched("long-waits"):
+            return await self._patiently(arg, summary, park_after, PATIENT_WAIT)
+        begun = asyncio.ensure_future(self._patiently(arg, summary, park_after, PATIENT_WAIT))
+        try:
+            await workflow.wait([begun], timeout=self.given.timings.long_wait_seconds)
+            if begun.done():
+                return await begun
+        finally:
+            begun.cancel()
+        self._give_lock_back()
+        try:
+            seen = await self._patiently(arg, summary, park_after, LONG_WAIT)
+        except ActivityError as err:
+            if not is_cancelled_exception(err):
+                self._take_lock()
+            raise
+        self._take_lock()
+        return seen
+
+    async def _patiently(self, arg: contracts.AwaitVrg, summary: str, park_after: float, limits: Limits) -> Observed:
+        cancellation = ActivityCancellationType.TRY_CANCEL
         if not workflow.patched("patient-waits"):
             limits, cancellation = WAIT, ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
         limits = replace(limits, schedule_to_start=timedelta(seconds=park_after))
@@ -335,11 +358,11 @@ class Action:
 
         Cancel in Temporal Web means abort. An abort after the point of no return is refused and the body goes on.
         """
-        lock = asyncio.ensure_future(self._hold_lock())
+        self._take_lock()
         try:
             self.result = await self._until_ended(body, undo)
         finally:
-            lock.cancel()
+            self._give_lock_back()
         self.show()
         return self.result
 
@@ -434,6 +457,13 @@ class Action:
     def too_late(self) -> str:
         """Why an abort is refused, and the way back."""
         return f"{self.kind.value} cannot be aborted any more."
+
+    def _take_lock(self) -> None:
+        self._lock = asyncio.ensure_future(self._hold_lock())
+
+    def _give_lock_back(self) -> None:
+        if self._lock is not None:
+            self._lock.cancel()
 
     async def _hold_lock(self) -> None:
         """Renews the advisory lock beside the steps; a lost lock stops the action before its next write (S13)."""

@@ -21,6 +21,7 @@ from sandbox.bench.figures import MANY_LAG_SECONDS, Table, calls_of_workers, eve
 from sandbox.driver import Driver
 from sandbox.state import Options
 from starter import console
+from starter.failures import Stopped
 
 MINUTE = 60.0
 
@@ -30,6 +31,12 @@ installation whose policy says so."""
 
 LOOKS_PER_SECOND = 25
 """Looks at all applications together while they are waited for: more would be most of what is measured."""
+
+AT_ONCE = 6
+"""Applications that are protected, or moved, at the same time."""
+
+TRIES = 5
+"""A machine that is busy with so many may refuse a request: a look at a cluster came to no answer in its second."""
 
 SITE = (*sites.PARTS, *sites.CONTROLLERS, *sites.SERVERS)
 """Processes of a site, without their cluster's name."""
@@ -116,13 +123,20 @@ async def _kill_worker(driver: Driver) -> Mend:
 async def at_rest(driver: Driver, count: int, moved: int) -> None:
     """Many idle applications for a minute, then with `moved` of them elsewhere and their old side away."""
     apps = [Application.of(f"rest-{number}", "app", volumes=1) for number in range(count)]
-    limit = asyncio.Semaphore(10)
-    driver.look_seconds = 1.0  # ten waits that look every moment would be much of the load
+    limit = asyncio.Semaphore(AT_ONCE)
+    driver.look_seconds = 1.0  # so many waits that look every moment would be much of the load
 
     async def prepare(number: int, app: Application) -> None:
         async with limit:
             await driver.deploy(app, "dr1", 600)
-            await driver.ended(await driver.protect(app, "dr1"), 600)
+            for left in reversed(range(TRIES)):
+                try:
+                    await driver.ended(await driver.protect(app, "dr1"), 600)
+                    break
+                except Stopped as err:
+                    if not left:
+                        raise
+                    console.action(f"asked again for {app.namespace}: {err}")
         if number % 100 == 0:
             console.action(f"about {number} are protected")
 

@@ -64,7 +64,9 @@ class Application:
         state = AppState(
             namespace="web",
             name=self.name,
-            timings=Timings(look_seconds=1, slot_seconds=2, await_park_seconds=1, look_again_seconds=2),
+            timings=Timings(
+                look_seconds=1, slot_seconds=2, await_park_seconds=1, look_again_seconds=2, long_wait_seconds=0.5
+            ),
         )
         return await self.client.start_workflow(
             DRPlacementControl.run, state, id=names.entity_id("web", self.name), task_queue=names.CONTROL_QUEUE

@@ -353,6 +353,24 @@ async def test_a_failover_does_not_wait_until_the_wait_of_a_reprotect_learns_of_
     world.hold.clear()
 
 
+async def test_a_wait_that_lasts_goes_on_without_the_lock(shop: Application, world: World) -> None:
+    world.hold.add(("dr1", Gate.REPROTECTED))
+    await shop.protect()
+    waiting = f"drpc/web/{shop.name}/reprotect-1"
+    await shop.until(lambda view: view.child == waiting)
+    handle = shop.client.get_workflow_handle(waiting)
+    async with asyncio.timeout(20):
+        while waiting not in world.locked_by or world.locks:
+            await asyncio.sleep(0.05)
+    pending = (await handle.describe()).raw_description.pending_activities
+    assert [each.activity_type.name for each in pending] == ["await_vrg"], "no lock, and one wait only"
+    world.hold.clear()
+    await shop.until(lambda view: view.state.action is not None and view.state.action.reprotected_at is not None)
+    assert world.locked_by.count(waiting) == 2, "taken again for what is written after the wait"
+    result = await handle.result()
+    assert [step["state"] for step in result["steps"]] == ["done"] * len(result["steps"])
+
+
 async def test_a_missing_volume_refuses_the_failover_and_accepting_it_goes_on(shop: Application, world: World) -> None:
     await shop.protect()
     await shop.protected()

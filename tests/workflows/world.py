@@ -103,6 +103,10 @@ class World:
         self.claimed_on: list[str] = []
         """Profiles on which the last claim was to be made."""
         self.lock_holder = ""
+        self.locks: set[str] = set()
+        """Actions that hold the lock now."""
+        self.locked_by: list[str] = []
+        """Each time that an action took it, in order."""
         self.mirrored: dict[str, Any] | None = None
         self.mirrored_decision: Decision | None = None
         self.log: list[tuple[str, str, str]] = []
@@ -349,9 +353,14 @@ class World:
         return contracts.ClaimedEpoch(epoch=epoch, stores=list(self.stored))
 
     async def hold_lock(self, request: contracts.LockRequest) -> None:
-        while True:
-            activity.heartbeat()
-            await asyncio.sleep(0.2)
+        self.locked_by.append(request.workflow_id)
+        self.locks.add(request.workflow_id)
+        try:
+            while True:
+                activity.heartbeat()
+                await asyncio.sleep(0.2)
+        finally:
+            self.locks.discard(request.workflow_id)
 
     async def release_lock(self, request: contracts.LockRequest) -> None:
         return
