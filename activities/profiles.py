@@ -63,6 +63,8 @@ def read_profiles(
 def _read(given: dict[str, Any], contents: dict[str, dict[str, str]], own: str) -> Profile:
     name = str(given.get("s3ProfileName") or "")
     reference = given.get("s3SecretRef") or {}
+    if not isinstance(reference, dict):
+        raise UnusableProfileError(f"S3 profile {name}: s3SecretRef is no mapping; write name: SECRET under it")
     secret, namespace = str(reference.get("name") or ""), reference.get("namespace") or own
     if namespace != own:
         raise UnusableProfileError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -30,6 +31,9 @@ OnList = Callable[[list[Object]], None]
 FIRST_BACK_OFF = 0.2
 LAST_BACK_OFF = 2.0
 """Seconds between attempts to reach a server: a cluster that returns is noticed within two seconds."""
+
+SHORT_WATCH = 1.0
+"""Seconds: a watch that ended sooner and showed nothing was not ended by its time limit."""
 
 MISSING_BACK_OFF = 15.0
 """Seconds between attempts for a kind whose CRD is not installed; that changes by a person's hand."""
@@ -180,10 +184,15 @@ class KindWatch:
         self._live.set()
         yield
         while True:
+            began, is_silent = time.monotonic(), True
             async for event in self._access().watch(self.kind, version, seconds=self._watch_seconds):
                 version = event.object["metadata"].get("resourceVersion") or version
                 self._take(event)
+                is_silent = False
                 yield
+            if is_silent and time.monotonic() - began < min(SHORT_WATCH, self._watch_seconds / 2):
+                # Whoever stands before the API server and ends watches at once must not be asked without a pause.
+                await asyncio.sleep(self._back_off[1])
 
     def _lost(self, err: Exception) -> None:
         self._live.clear()

@@ -27,10 +27,10 @@ Lineage = tuple[str, ...]
 
 
 def digest(content: Any) -> str:
-    """Hash of a JSON value; empty for nothing (None, `{}`, `[]`)."""
+    """Hash of a value as YAML has it, dates and all; empty for nothing (None, `{}`, `[]`)."""
     if not content:
         return ""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 

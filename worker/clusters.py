@@ -194,6 +194,8 @@ class Clusters:
                     await self.refresh()
                 except HublessError as err:
                     self._say(f"registry and Secrets of {self.own} were not read, the last known stay in force: {err}")
+                except Exception:
+                    log.exception("registry and Secrets of %s could not be applied", self.own)
                 await asyncio.sleep(REFRESH_AGAIN_SECONDS)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, self._refresh_seconds - REFRESH_AGAIN_SECONDS)):
@@ -221,7 +223,11 @@ class Clusters:
             self.registered = ClusterRegistry.model_validate(registry).spec.clusters
             await self._apply(self.registered, secrets)
         for listener in self._on_refresh:
-            listener(config, secrets)
+            try:
+                listener(config, secrets)
+            except Exception:
+                # People write these objects; nothing in them may end a worker that is needed in a disaster.
+                log.exception("the configuration of %s could not be applied", self.own)
 
     async def _apply(self, registered: list[RegisteredCluster], secrets: list[Object]) -> None:
         wanted = {cluster.name: cluster for cluster in registered}
@@ -416,12 +422,16 @@ class Clusters:
     async def _follow(self, member: Member) -> None:
         """Probes one member for as long as it is one."""
         while True:
-            if member.name == self.own:
-                try:
+            try:
+                if member.name == self.own:
                     await self._use_own(member)
-                except Invalid as err:
-                    member.gate.shut(redact(str(err)))
-            await self.probe(member.name)
+                await self.probe(member.name)
+            except Invalid as err:
+                member.gate.shut(redact(str(err)))
+            except Exception as err:
+                # A probe that ended would leave the gate as it is for ever.
+                log.exception("probe of %s", member.name, extra={"cluster": member.name})
+                member.gate.failed(f"{member.name} was not asked: {type(err).__name__}; see the worker's log")
             gate = member.gate
             member.look_now.clear()
             with suppress(TimeoutError):
@@ -446,8 +456,7 @@ class Clusters:
     async def _end(self, member: Member) -> None:
         if member.task is not None:
             member.task.cancel()
-            with suppress(asyncio.CancelledError):
-                await member.task
+            await asyncio.gather(member.task, return_exceptions=True)
         await member.session.close()
 
     async def _stop_all(self) -> None:

@@ -81,6 +81,10 @@ class Item(Protocol):
         """What a cluster's copy says; nothing when it is not there. May raise `Invalid`."""
         ...
 
+    def check(self, content: Any) -> None:
+        """Raises `Invalid` for what must not be copied from one cluster to others."""
+        ...
+
     def note(self, snapshot: Snapshot) -> str:
         """The text of its lineage annotation."""
         ...
@@ -97,6 +101,9 @@ class RegistryItem:
 
     def content(self, snapshot: Snapshot) -> Any:
         return ((snapshot.registry or {}).get("spec") or {}).get("clusters")
+
+    def check(self, content: Any) -> None:
+        return  # the API server has checked it
 
     def note(self, snapshot: Snapshot) -> str:
         return _note(snapshot.registry)
@@ -117,6 +124,9 @@ class ProfilesItem:
 
     def content(self, snapshot: Snapshot) -> Any:
         return snapshot.configuration.get(PROFILES)
+
+    def check(self, content: Any) -> None:
+        RamenConfig.of({PROFILES: content or []})
 
     def note(self, snapshot: Snapshot) -> str:
         return _note(snapshot.config)
@@ -141,6 +151,9 @@ class SecretItem:
 
     def content(self, snapshot: Snapshot) -> Any:
         return (snapshot.secrets.get(self.name) or {}).get("data")
+
+    def check(self, content: Any) -> None:
+        return  # whoever uses a Secret says what is wrong with it
 
     def note(self, snapshot: Snapshot) -> str:
         return _note(snapshot.secrets.get(self.name))
@@ -230,7 +243,7 @@ class Copies:
                 snapshots[name] = found
         for name in mine:
             if name in snapshots:
-                before, self.problems[name] = self.problems.get(name, []), await self._keep(name, snapshots)
+                before, self.problems[name] = self.problems.get(name, []), await self._safely(name, snapshots)
                 for problem in self.problems[name]:
                     if problem not in before:
                         log.warning("%s", problem, extra={"cluster": name})
@@ -250,6 +263,14 @@ class Copies:
             log.debug("%s is not compared: %s", cluster, err)
             return None
         return Snapshot(cluster, registry, config, {secret["metadata"]["name"]: secret for secret in secrets})
+
+    async def _safely(self, cluster: str, snapshots: dict[str, Snapshot]) -> list[str]:
+        """As `_keep`. What people write into objects may be anything, and must not end a worker that others need."""
+        try:
+            return await self._keep(cluster, snapshots)
+        except Exception as err:
+            log.exception("the objects of %s were not compared", cluster, extra={"cluster": cluster})
+            return [f"not compared: {type(err).__name__} in an object of {cluster} or of another cluster; see the log"]
 
     async def _keep(self, cluster: str, snapshots: dict[str, Snapshot]) -> list[str]:
         """Brings one cluster up to date; what could not be done, one line each."""
@@ -299,6 +320,7 @@ class Copies:
             )
         if verdict.verb is Verb.TAKE:
             content = item.content(snapshots[verdict.source])
+            item.check(content)
             log.info("%s on %s is taken from %s", item.label, cluster, verdict.source, extra={"cluster": cluster})
         if verdict.verb in (Verb.TAKE, Verb.NOTE):
             await item.write(access, here, content, annotation(verdict.lineage))
@@ -309,6 +331,10 @@ class Copies:
     async def _velero(self, access: ClusterAccess, here: Snapshot, profiles: list[S3StoreProfile]) -> None:
         """Velero's form of each store's Secret, where the operator protects Kubernetes objects (drpc.md 6.3)."""
         protection = here.configuration.get("kubeObjectProtection") or {}
+        if not isinstance(protection, dict):
+            raise Invalid(
+                f"ConfigMap {names.RAMEN_CONFIG_MAP} on {access.name}: kubeObjectProtection is no mapping; correct it"
+            )
         namespace = protection.get("veleroNamespaceName")
         if protection.get("disabled") or not namespace or not profiles:
             return
@@ -378,7 +404,10 @@ def _profiles(content: Any, problems: list[str]) -> list[S3StoreProfile]:
 
 
 async def _write_velero(access: ClusterAccess, namespace: str, name: str, data: dict[str, str]) -> None:
-    keys = {key: b64decode(data[key]).decode().strip() for key in (ACCESS_KEY, SECRET_KEY)}
+    try:
+        keys = {key: b64decode(data[key]).decode().strip() for key in (ACCESS_KEY, SECRET_KEY)}
+    except ValueError:
+        raise Invalid(f"Secret {name.removeprefix(VELERO_PREFIX)} has a key that is no text; write it again") from None
     text = f"[default]\n  aws_access_key_id = {keys[ACCESS_KEY]}\n  aws_secret_access_key = {keys[SECRET_KEY]}\n"
     wanted = {VELERO_KEY: b64encode(text.encode()).decode()}
     found = await access.read(SECRET, name, namespace)

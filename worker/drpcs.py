@@ -265,14 +265,18 @@ class Keeper:
             app.due = min(app.due, app.asked_at + BETWEEN_SECONDS)
             return
         if app.ask:
-            app.asked_at, app.urgent = now, False
+            # What is marked during the question is asked for once more.
+            app.asked_at, app.urgent, app.ask = now, False, False
             entities = self._entities()
             if entities is None:
                 app.known = Known(Entity.UNKNOWN, why="Temporal does not answer")
             else:
-                app.known, view = await entities.ask(*key)
+                try:
+                    app.known, view = await entities.ask(*key)
+                except BaseException:
+                    app.ask = True
+                    raise
                 app.view = view if app.known.entity is not Entity.UNKNOWN else app.view
-        app.ask = False
         if app.known.entity in (Entity.UNKNOWN, Entity.LEAVING) or (app.view is not None and app.view.child):
             app.ask = True
             self._again(app)

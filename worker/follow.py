@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable
 
 from activities.access.protocol import ClusterAccess, Object
@@ -60,7 +61,7 @@ class Follower:
                 stream.cancel()
             if not stream.cancelled() and (error := stream.exception()) is not None:
                 if not isinstance(error, HublessError):
-                    raise error
+                    log.error("watch of %s ended", kind.plural, exc_info=error)
                 if not isinstance(error, Gone):
                     log.debug("watch of %s: %s", kind.plural, error)
                     await asyncio.sleep(AGAIN_SECONDS)
@@ -73,6 +74,7 @@ class Follower:
             self._changed()
         self._contents[kind] = found
         while True:
+            began = time.monotonic()
             async for event in self._session.watch(kind, version, namespace, STREAM_SECONDS):
                 version = event.object["metadata"]["resourceVersion"]
                 if event.type == "BOOKMARK" or not _concerns(kind, event.object):
@@ -82,6 +84,8 @@ class Follower:
                 if found.get(name, "") != digest:
                     found[name] = digest
                     self._changed()
+            if time.monotonic() - began < AGAIN_SECONDS:
+                await asyncio.sleep(AGAIN_SECONDS)  # whoever ends watches at once must not be asked without a pause
 
     def _cut(self) -> None:
         """A frozen server leaves streams open that never speak again, so they end when the gate moves."""

@@ -150,6 +150,8 @@ class PolicyKeeper:
                     await self.look()
                 except GateClosed as err:
                     log.debug("a cluster left the registry during a pass: %s", err)
+                if stores.done():
+                    stores.result()  # ends this one as well: a verdict on stores that stands still misleads
                 await self._pause()
         finally:
             stores.cancel()

@@ -58,11 +58,12 @@ class DirectAccess:
     ) -> DirectAccess:
         """Makes a client from a parsed kubeconfig.
 
-        Raises `Invalid` when the kubeconfig lacks a context, a cluster or a user; nothing is contacted yet.
+        Raises `Invalid` when the kubeconfig lacks a context, a cluster or a user, or has a certificate or key that is
+        none; nothing is contacted yet.
         """
         try:
             api = await config.new_client_from_config_dict(kubeconfig)
-        except (ConfigException, ValueError, KeyError, TypeError) as err:
+        except (ConfigException, ValueError, KeyError, TypeError, AttributeError, OSError) as err:
             raise Invalid(f"kubeconfig of {name} cannot be used: {err}") from err
         api.configuration.retries = None
         return cls(name, api, call_seconds)
@@ -175,10 +176,13 @@ class DirectAccess:
             async for line in response.response.content:
                 if not line.strip():
                     continue
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    raise _error(int(event["object"].get("code", 500)), json.dumps(event["object"]), what)
-                yield WatchEvent(event["type"], event["object"])
+                event = _parsed(line, what)
+                found = event.get("object")
+                if not isinstance(found, dict):
+                    raise ServerBusy(f"{what}: what answers there is no API server")
+                if event.get("type") == "ERROR":
+                    raise _error(int(found.get("code", 500)), json.dumps(found), what)
+                yield WatchEvent(event["type"], found)
         except TimeoutError:
             return
         except (aiohttp.ClientError, OSError) as err:
@@ -220,21 +224,34 @@ class DirectAccess:
             raise ClusterUnreachable(f"{what}: {_short(err)}") from err
         if response.status >= 400:
             raise _error(response.status, text, what)
-        found: Object = json.loads(text) if text else {}
-        return found
+        return _parsed(text, what) if text else {}
 
     async def _send(
         self, method: str, path: str, query: dict[str, str] | None, body: Object | None, seconds: float
     ) -> Any:
         content = "application/merge-patch+json" if method == "PATCH" else "application/json"
         headers = {"Accept": "application/json", "Content-Type": content, "User-Agent": "hubless"}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        try:
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        except ConfigException as err:
+            raise Unauthorized(f"{self.name}: the credentials cannot be read: {_short(err)}") from err
         url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         return await self._api.rest_client.request(method, url, headers=headers, body=body, _request_timeout=seconds)
 
 
 def _typed(kind: Kind, body: Object) -> Object:
     return {"apiVersion": kind.api_version, "kind": kind.kind, **body}
+
+
+def _parsed(text: str | bytes, what: str) -> Object:
+    """An answer of the API server; a page of whatever stands before it says as little as a 503."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ServerBusy(f"{what}: what answers there is no API server")
+    return found
 
 
 def _short(err: BaseException) -> str:

@@ -267,7 +267,19 @@ class S3Store:
             finally:
                 del calls[mine]
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except RuntimeError as err:
+            raise StoreUnreachable(f"S3 profile {self.name}: it was closed, since its profile was replaced") from err
+        except asyncio.CancelledError:
+            asked = asyncio.current_task()
+            if asked is not None and asked.cancelling():
+                raise
+            # Nobody cancelled the caller: its call waited in a pool that was given up.
+            raise StoreUnreachable(
+                f"S3 profile {self.name}: {self.endpoint} trickles its answers; look at the store and at the network "
+                "between"
+            ) from None
 
     def answered_within(self, seconds: float) -> bool:
         """Whether the store answered anybody in this process promptly and lately: busy is not silent (S12).

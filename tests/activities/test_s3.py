@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
 
+from activities.access import s3
 from activities.access.s3 import S3Store
 from ramen.errors import PreconditionFailed, StoreDenied, StoreUnreachable
 from tests.activities.conftest import ACCESS_KEY, SECRET_KEY, Weed, free_ports
@@ -151,3 +153,30 @@ async def test_a_frozen_store_ends_within_its_time_limit(weeds: tuple[Weed, Weed
         weeds[0].thaw()
     assert time.monotonic() - started < 2.5
     assert await hasty.get("key") == b"1"
+
+
+async def test_a_call_that_waits_for_stuck_ones_fails_as_the_store_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody cancelled it: whoever asked in a loop goes on asking."""
+    monkeypatch.setattr(s3, "STUCK_SECONDS", 0.3)
+    let_go = threading.Event()
+
+    class Trickling:
+        def head_bucket(self, **_: str) -> None:
+            let_go.wait(20)
+
+        def close(self) -> None:
+            return
+
+    store = S3Store("east", "http://127.0.0.1:1", "b", Trickling)
+    stuck = [asyncio.ensure_future(store.head_bucket()) for _ in range(s3.THREADS)]
+    await asyncio.sleep(0.1)
+    waiting = asyncio.ensure_future(store.head_bucket())
+    await asyncio.sleep(0.4)
+    last = asyncio.ensure_future(store.head_bucket())
+    with pytest.raises(StoreUnreachable, match="trickles"):
+        await asyncio.wait_for(waiting, 5)
+    let_go.set()
+    await asyncio.gather(*stuck, last)
+    await store.close()
+    with pytest.raises(StoreUnreachable, match="replaced"):
+        await store.head_bucket()

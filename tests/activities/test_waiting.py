@@ -144,3 +144,25 @@ async def test_nothing_is_kept_of_applications_that_are_gone(cluster: FakeCluste
 
 def _role(obj: Object | None) -> Any:
     return obj["spec"]["role"] if obj else None
+
+
+async def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(cluster: FakeCluster) -> None:
+    asked = 0
+
+    class Closing:
+        """What stands before the API server ends each watch with a clean answer."""
+
+        name = "dr1"
+        list = cluster.list
+
+        async def watch(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
+            nonlocal asked
+            asked += 1
+            return
+            yield
+
+    made = KindWatch(lambda: Closing(), VRG, watch_seconds=5.0, first_back_off=0.01, last_back_off=0.2)  # type: ignore[arg-type, return-value]
+    made.start()
+    await asyncio.sleep(1)  # the rate is what is tested
+    await made.stop()
+    assert 1 < asked <= 6

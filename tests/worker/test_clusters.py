@@ -8,15 +8,17 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from activities.access.protocol import ClusterAccess, Object
 from ramen import names
 from ramen.errors import ClusterUnreachable, Forbidden, GateClosed, HublessError, Unauthorized
-from ramen.kinds import CLUSTER_REGISTRY, NAMESPACE, SECRET, VRG
-from tests.worker.fakes import World, kubeconfig_secret, registry, two_clusters
-from worker.clusters import Clusters
+from ramen.kinds import CLUSTER_REGISTRY, CONFIG_MAP, NAMESPACE, SECRET, VRG
+from tests.worker.fakes import World, kubeconfig_secret, operator_config, registry, two_clusters
+from worker.clusters import Clusters, Connect, connect
 
 TOKEN = "very-secret-token-0123456789"
 
@@ -30,7 +32,14 @@ async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
 @asynccontextmanager
 async def serving(world: World, kubeconfig: Path | None = None) -> AsyncIterator[Clusters]:
     """Clusters that are probed every 50 ms; refreshes are called for by the test."""
-    clusters = Clusters("dr1", kubeconfig, probe_seconds=0.05, refresh_seconds=3600, connect=world.connect)
+    async with running(
+        Clusters("dr1", kubeconfig, probe_seconds=0.05, refresh_seconds=3600, connect=world.connect)
+    ) as clusters:
+        yield clusters
+
+
+@asynccontextmanager
+async def running(clusters: Clusters) -> AsyncIterator[Clusters]:
     task = asyncio.create_task(clusters.run())
     try:
         yield clusters
@@ -375,3 +384,76 @@ async def test_a_program_in_the_own_kubeconfig_runs_again_after_a_401(tmp_path: 
         await until(lambda: len(world.connected["dr1"]) > made)
         world.servers["dr1"].failure = None
         await until(is_open(clusters, "dr1"))
+
+
+def with_authority(certificate: bytes) -> dict[str, Any]:
+    """A kubeconfig as people have it, with something in the place of the API server's CA."""
+    authority = {"certificate-authority-data": b64encode(certificate).decode()}
+    return {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1", **authority}}],
+        "users": [{"name": "u", "user": {"token": TOKEN}}],
+    }
+
+
+def as_real(world: World) -> Connect:
+    """Makes the product's own client of a whole kubeconfig, and a fake of the short ones of these tests."""
+
+    async def made(name: str, content: dict[str, Any] | None) -> ClusterAccess:
+        return await (connect if content and "clusters" in content else world.connect)(name, content)
+
+    return made
+
+
+async def test_a_certificate_that_is_none_is_named_and_the_old_credentials_stay() -> None:
+    world = two_clusters()
+    clusters = Clusters("dr1", None, probe_seconds=0.05, refresh_seconds=3600, connect=as_real(world))
+    async with running(clusters):
+        await until(is_open(clusters, "dr2"))
+        secret = kubeconfig_secret("kubeconfig-dr2", "dr2")
+        body = yaml.safe_dump(with_authority(b"-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----"))
+        secret["data"][names.KUBECONFIG_KEY] = b64encode(body.encode()).decode()
+        world.servers["dr1"].put(SECRET, secret)
+        await until(lambda: "cannot be used" in clusters.note("dr2"))
+        assert clusters.gate("dr2").is_open
+
+
+async def test_an_own_file_that_is_read_half_written_ends_no_probe(tmp_path: Path) -> None:
+    world = two_clusters()
+    file = tmp_path / "own.yaml"
+    file.write_text("server: dr1")
+    clusters = Clusters("dr1", file, probe_seconds=0.05, refresh_seconds=3600, connect=as_real(world))
+    async with running(clusters):
+        await until(is_open(clusters, "dr1"))
+        file.write_text(yaml.safe_dump(with_authority(b"half")))
+        await until(lambda: bool(clusters.note("dr1")))
+        file.write_text("server: dr1")
+        world.servers["dr1"].failure = ClusterUnreachable("dead")
+        await until(is_closed(clusters, "dr1"))
+
+
+async def test_a_probe_that_fails_in_no_known_way_closes_the_gate_and_goes_on() -> None:
+    world = two_clusters()
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        world.servers["dr2"].failure = ValueError("nobody thought of this")
+        await until(is_closed(clusters, "dr2"))
+        assert "was not asked: ValueError" in clusters.gate("dr2").error
+        world.servers["dr2"].failure = None
+        await until(is_open(clusters, "dr2"))
+
+
+async def test_a_configuration_that_cannot_be_applied_ends_no_worker() -> None:
+    world = two_clusters()
+    async with serving(world) as clusters:
+
+        def fail(config: Object | None, secrets: list[Object]) -> None:
+            raise AttributeError("nobody thought of this")
+
+        seen: list[int] = []
+        clusters.on_refresh(fail)
+        clusters.on_refresh(lambda config, secrets: seen.append(1))
+        await until(is_open(clusters, "dr2"))
+        world.servers["dr1"].put(CONFIG_MAP, operator_config({"s3ProfileName": "east"}))
+        await until(lambda: len(seen) > 0)

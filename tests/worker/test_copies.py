@@ -316,3 +316,40 @@ async def test_velero_gets_its_form_of_each_store_secret_where_it_is_in_use(worl
     assert found is not None
     assert "rotated" not in str(found["data"])
     assert found["data"]["ramengenerated"] != encoded(ramengenerated="")["ramengenerated"]
+
+
+WRONG = {
+    "a date": "s3StoreProfiles:\n- s3ProfileName: 2026-11-29\n  s3Bucket: b\n",
+    "bytes": "s3StoreProfiles:\n- s3ProfileName: east\n  s3Bucket: !!binary aGVsbG8=\n",
+    "text where a mapping belongs": "s3StoreProfiles:\n- s3ProfileName: east\n  s3Bucket: b\n  s3SecretRef: s3-east\n",
+    "a word": "s3StoreProfiles: []\nkubeObjectProtection: true\n",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+async def test_what_somebody_wrote_into_one_cluster_ends_no_worker_and_goes_nowhere(wrong: str) -> None:
+    world = World()
+    await world.sync()
+    before = world.operator("dr2")["s3StoreProfiles"]
+    body = config("east")
+    body["data"][names.RAMEN_CONFIG_KEY] = wrong
+    world.edit("dr1", CONFIG_MAP, body)
+    await world.sync("dr1")
+    await world.sync("dr2")
+    if "s3SecretRef" in wrong:
+        assert world.operator("dr2")["s3StoreProfiles"] == before
+        assert world.problems
+
+
+async def test_a_store_key_that_is_no_text_is_named() -> None:
+    world = World()
+    for fake in world.clusters.fakes.values():
+        fake.put(NAMESPACE, {"metadata": {"name": "velero"}})
+    for name in ("dr1", "dr2"):
+        world.edit(name, CONFIG_MAP, config("east", "west", kubeObjectProtection={"veleroNamespaceName": "velero"}))
+    await world.sync()
+    secret = world["dr1"].get(SECRET, "s3-east", HERE)
+    secret["data"] = {key: b64encode(b"\xff\xfe").decode() for key in secret["data"]}
+    world.edit("dr1", SECRET, secret)
+    await world.sync("dr1")
+    assert "Secret s3-east has a key that is no text" in " ".join(world.problems)

@@ -1,0 +1,71 @@
+"""What answers in the place of an API server: a page of whatever stands before it, or a kubeconfig that is none."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from activities.access.direct import DirectAccess
+from ramen.errors import Invalid, ServerBusy
+from ramen.kinds import NAMESPACE
+
+
+def kubeconfig(server: Any, **user: Any) -> dict[str, Any]:
+    return {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": user or {"token": "t"}}],
+    }
+
+
+@asynccontextmanager
+async def answering(text: str) -> AsyncIterator[DirectAccess]:
+    """A client of a server that answers everything with 200 and this text."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    page = web.Application()
+    page.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(page, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    access = await DirectAccess.from_kubeconfig("dr2", kubeconfig(f"http://127.0.0.1:{runner.addresses[0][1]}"))
+    try:
+        yield access
+    finally:
+        await access.close()
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("text", ["<html>maintenance</html>", "[]", '"yes"'], ids=["page", "list", "text"])
+async def test_what_is_no_api_server_says_nothing_about_any_object(text: str) -> None:
+    async with answering(text) as access:
+        with pytest.raises(ServerBusy, match="what answers there is no API server"):
+            await access.read(NAMESPACE, "kube-system")
+        with pytest.raises(ServerBusy, match="what answers there is no API server"):
+            async for _ in access.watch(NAMESPACE, "1"):
+                pass
+
+
+GARBAGE = b64encode(b"garbage").decode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        kubeconfig(5),
+        kubeconfig("https://127.0.0.1:1") | {"clusters": "abc"},
+        kubeconfig("https://127.0.0.1:1", **{"client-certificate-data": GARBAGE, "client-key-data": GARBAGE}),
+    ],
+    ids=["server", "clusters", "certificate"],
+)
+async def test_a_kubeconfig_that_is_none_is_refused_as_such(content: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match="kubeconfig of dr2 cannot be used"):
+        await DirectAccess.from_kubeconfig("dr2", content)
