@@ -39,9 +39,9 @@ def action_id(namespace: str, name: str, action: str, epoch: int) -> str:
     return f"drpc/{namespace}/{name}/{action.lower()}-{epoch}"
 
 
-def adopt_id(namespace: str, name: str) -> str:
-    """Workflow ID of an adoption."""
-    return f"adopt/{namespace}/{name}"
+def adopt_id(namespace: str, name: str, is_look: bool = False) -> str:
+    """Workflow ID of an adoption, or of the look before it: a consent must not join somebody else's look."""
+    return f"adopt/{namespace}/{name}" + ("/look" if is_look else "")
 
 
 def split_entity_id(workflow_id: str) -> tuple[str, str] | None:

@@ -235,7 +235,7 @@ class Hubless:
         call = self.client.execute_workflow(
             "Adopt",
             request,
-            id=names.adopt_id(app.namespace, app.name),
+            id=names.adopt_id(app.namespace, app.name, is_look=not request.consent),
             task_queue=names.CONTROL_QUEUE,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,

@@ -164,15 +164,19 @@ class Installation:
                 member.access, member.problem = None, str(err).splitlines()[0]
 
     async def _kubeconfig(self, entry: RegisteredCluster) -> dict[str, Any] | None:
+        """None where there is none that can be read; why is not said, since the reason quotes what is secret."""
         secret = await self.home.read(SECRET, entry.kubeconfig_secret, names.RAMEN_NAMESPACE)
         text = ((secret or {}).get("data") or {}).get(names.KUBECONFIG_KEY)
-        found = yaml.safe_load(b64decode(text)) if text else None
+        try:
+            found = yaml.safe_load(b64decode(text)) if text else None
+        except (yaml.YAMLError, ValueError):
+            return None
         return found if isinstance(found, dict) else None
 
     async def _reach(self, entry: RegisteredCluster, content: dict[str, Any] | None) -> Access:
         where = f"Secret {names.RAMEN_NAMESPACE}/{entry.kubeconfig_secret}"
         if content is None:
-            raise Invalid(f"{where} is missing or empty: hubless cluster rotate {entry.name} --kubeconfig FILE")
+            raise Invalid(f"{where} holds no kubeconfig: hubless cluster rotate {entry.name} --kubeconfig FILE")
         if problem := kubeconfigs.problem_in_secret(content):
             raise Invalid(f"{where} is not used: {problem}")
         access = await connect(entry.name, content)

@@ -78,6 +78,8 @@ class Adopt:
         workflow.set_current_details(f"**{found.verdict}** {found.serving}\n\n- {found.why}\n- {found.plan}")
         if not given.consent or found.verdict in (Verdict.ASK, Verdict.NOTHING):
             return result
+        if given.shown is not None and (given.shown.verdict, given.shown.serving) != (found.verdict, found.serving):
+            return result  # consent was given to something else
         return await self._hold(given, app, found, looks, mirror, result)
 
     async def _hold(

@@ -278,6 +278,8 @@ class AdoptRequest(Wire):
 
     app: AppRef
     consent: bool = False
+    shown: Inference | None = None
+    """With consent: what the person was shown. Whatever else is inferred now is not acted on."""
     serving: str = ""
     """The cluster that a person named, where nothing else says which one counts."""
     policy: str = ""

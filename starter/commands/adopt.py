@@ -11,7 +11,7 @@ import typer
 from temporalio.exceptions import ApplicationError
 
 from ramen.app import AppRef
-from ramen.recovery import Verdict
+from ramen.recovery import Inference, Verdict
 from starter import complete, confirm, console, exitcodes, looks
 from starter.client import Hubless
 from starter.failures import Failed, Refused, Stopped
@@ -129,14 +129,15 @@ async def _adopt(request: AdoptRequest, everything: bool, yes: bool, output: Out
             console.success("Every application that a store or a cluster knows is held: there is nothing to adopt.")
         return _code(found)
     confirm.ask(f"Go on with {', '.join(str(app) for app in willing)}?", yes)
-    consent = {"consent": True}
-    done = await _look(hubless, request_of_rest.model_copy(update=consent), [a for a in willing if a not in named])
-    done += await _look(hubless, request.model_copy(update=consent), [app for app in willing if app in named])
+    shown = {app: each.inference for app, each in found if isinstance(each, AdoptResult)}
+    done = await _look(hubless, request_of_rest, [app for app in willing if app not in named], shown)
+    done += await _look(hubless, request, [app for app in willing if app in named], shown)
     if output is Output.JSON:
         console.result(json.dumps([_row(app, each) for app, each in done], indent=2))
     else:
         _tell(done)
-    return max(_code(found), _code(done))
+    is_left = any(isinstance(each, AdoptResult) and not each.adopted for _, each in done)
+    return max(_code(found), exitcodes.FAILED if is_left else _code(done))
 
 
 _ACTIONABLE = (Verdict.ADOPT, Verdict.FINISH, Verdict.BRING_BACK)
@@ -159,13 +160,19 @@ async def _unheld(hubless: Hubless) -> list[AppRef]:
     return [app for app in known if (app.namespace, app.name) not in held]
 
 
-async def _look(hubless: Hubless, request: AdoptRequest, apps: list[AppRef]) -> Found:
+async def _look(
+    hubless: Hubless, request: AdoptRequest, apps: list[AppRef], consented: dict[AppRef, Inference] | None = None
+) -> Found:
+    """Looks at applications; at those that a person consented to, by what was shown, to hold them again."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(app: AppRef) -> tuple[AppRef, AdoptResult | Stopped]:
         async with slots:
             try:
-                return app, await hubless.adopt(request.model_copy(update={"app": app}))
+                given: dict[str, Any] = {"app": app}
+                if consented is not None:
+                    given |= {"consent": True, "shown": consented[app]}
+                return app, await hubless.adopt(request.model_copy(update=given))
             except Stopped as err:
                 if request.app.name:  # one was named: its refusal is the answer
                     raise

@@ -167,14 +167,17 @@ def _refuse_absent(installation: Installation, name: str, allow_unreachable: boo
         console.warning(f"{member.entry.name} is not told now: {member.problem}")
 
 
-def _refuse_disagreement(installation: Installation) -> None:
-    """Registries that differ are an edit that somebody has not finished; which one is meant is theirs to say."""
+def _refuse_disagreement(installation: Installation, except_for: str = "") -> None:
+    """Registries that differ are an edit that somebody has not finished; which one is meant is theirs to say.
+
+    `except_for` is a cluster whose entry may differ: the same command was cut off before.
+    """
     expected = {entry.name: entry.model_dump() for entry in installation.entries}
     for other, member in installation.members.items():
         if member.registry is not None:
             found = {entry.name: entry.model_dump() for entry in member.registry.spec.clusters}
             if differing := sorted(
-                key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)
+                key for key in (expected.keys() | found.keys()) - {except_for} if expected.get(key) != found.get(key)
             ):
                 raise Refused(
                     f"The ClusterRegistry on {other} differs in {', '.join(differing)}; nothing was changed.\n"
@@ -302,6 +305,7 @@ async def _rotate(name: str, file: Path, context: str, allow_unreachable: bool) 
                 raise Refused(f"{file} reaches another cluster (uid {uid}), not {name} (uid {entry.cluster_uid}).")
             await installation.reach_members()
             _refuse_absent(installation, name, allow_unreachable)
+            _refuse_disagreement(installation, except_for=name)
             if rights := await missing(new, needed()):
                 raise Refused(f"{file}: its user may not {rights[0]}.\n  kubectl apply -f deploy/rbac.yaml on {name}")
             body = secret_body(entry.kubeconfig_secret, content)
@@ -352,6 +356,7 @@ async def _remove(name: str, context: str, allow_unreachable: bool) -> int:
             raise Refused(f"Your kubeconfig reaches {name} itself.\n  Choose a cluster that stays: --context NAME")
         await installation.reach_members()
         _refuse_absent(installation, name, allow_unreachable)
+        _refuse_disagreement(installation, except_for=name)
         staying = {other: member for other, member in installation.members.items() if other != name}
         used = sorted({line for member in installation.members.values() for line in await _uses(member, name)})
         if used:

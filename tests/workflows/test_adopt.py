@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from temporalio.client import WorkflowFailureError
@@ -18,7 +19,7 @@ from tests.workflows.world import World
 from workflows.inputs import AdoptRequest, AdoptResult, MoveRequest, Outcome, Timings
 
 
-async def adopt(shop: Application, consent: bool = True, **more: str) -> AdoptResult:
+async def adopt(shop: Application, consent: bool = True, **more: Any) -> AdoptResult:
     request = AdoptRequest(
         app=AppRef(namespace="web", name=shop.name), consent=consent, timings=Timings(look_seconds=1), **more
     )
@@ -37,6 +38,20 @@ async def forgotten(shop: Application) -> None:
     async for found in shop.client.list_workflows('ExecutionStatus="Running"'):
         if shop.name in found.id:
             await shop.client.get_workflow_handle(found.id).terminate("lost")
+
+
+async def test_consent_to_something_else_than_what_is_inferred_now_does_nothing(
+    shop: Application, world: World
+) -> None:
+    await shop.protect()
+    await shop.protected()
+    await forgotten(shop)
+    looked = await adopt(shop, consent=False)
+    world.log.clear()
+    shown = looked.inference.model_copy(update={"verdict": Verdict.FINISH, "serving": "dr2"})
+    assert not (await adopt(shop, shown=shown)).adopted
+    assert not world.did("claim_epoch")
+    assert (await adopt(shop, shown=looked.inference)).adopted
 
 
 async def test_an_idle_application_is_held_again_and_moves(shop: Application, world: World) -> None:
