@@ -192,8 +192,9 @@ class ClaimedEpoch(Wire):
 class StoresQuery(Wire):
     app: AppRef
     profiles: list[str]
-    witness: bool = False
-    """Whether the witness of the final sync is wanted as well; one more request per store."""
+    witness_of: Epoch | None = None
+    """The epoch whose witness of the final sync is wanted as well; one more request per store. An earlier relocate's
+    proves nothing (S4)."""
     enough: list[Volume] | None = None
     """Volumes that a promotion needs: once they were found, a store that has not answered in a second is left out.
     None waits for every store as long as a store may take."""

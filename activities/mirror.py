@@ -31,7 +31,6 @@ from ramen.s3layout import (
     WitnessDocument,
     newest_claim_key,
     protected_volumes,
-    witness_prefix,
 )
 
 LOCK_TTL_SECONDS = 30.0
@@ -396,23 +395,17 @@ class Mirror:
         return await self._write(key, document, merge, seconds)
 
     async def read_witness(
-        self, namespace: str, name: str, epoch: Epoch | None = None, seconds: float = STORE_SECONDS
+        self, namespace: str, name: str, epoch: Epoch, seconds: float = STORE_SECONDS
     ) -> Found[WitnessDocument]:
-        """All that any store knows of one epoch's witness; without `epoch`, of the newest that there is."""
+        """All that any store knows of one epoch's witness."""
+        key = names.witness_key(namespace, name, epoch.number)
 
         async def read(store: S3Store) -> WitnessDocument | None:
-            if epoch:
-                key: str | None = names.witness_key(namespace, name, epoch.number)
-            else:
-                key = max(await store.list(witness_prefix(namespace, name)), default=None)
-            found = await store.get(key) if key else None
-            return WitnessDocument.decode(found, key or "") if found else None
+            found = await store.get(key)
+            return WitnessDocument.decode(found, key) if found else None
 
         answers = await self._each(read, seconds)
-        seen = {profile: value for profile, value in sorted(answers.values.items()) if value}
-        best = max(seen, key=lambda profile: seen[profile].epoch.number, default=None)
-        wanted = epoch or (seen[best].epoch if best else None)
-        same = {profile: value for profile, value in seen.items() if value.epoch == wanted}
+        same = {profile: value for profile, value in sorted(answers.values.items()) if value and value.epoch == epoch}
         document = _merged(list(same.values())) if same else None
         return Found(document, next(iter(same), None), sorted(answers.values), answers.failed)
 

@@ -116,7 +116,7 @@ class StoreActivities:
     @implements(contracts.hold_lock, beats=False)
     async def hold_lock(self, request: LockRequest) -> None:
         """See the contract; when only this worker ends, the lock stays for the attempt on another one."""
-        mirror, app = self._mirror.of(request.profiles), request.app
+        app = request.app
         lock = (app.namespace, app.name, request.holder, request.epoch, request.workflow_id)
         run_id, takes_over = activity.info().workflow_run_id or "", True
         # A second attempt does not know when the first one renewed last.
@@ -126,7 +126,8 @@ class StoreActivities:
         try:
             while True:
                 if time.monotonic() >= due:
-                    await mirror.renew_lock(*lock, run_id=run_id, takes_over=takes_over)
+                    # Looked up each time: the stores are others after a rotation of their credentials.
+                    await self._mirror.of(request.profiles).renew_lock(*lock, run_id=run_id, takes_over=takes_over)
                     takes_over = False
                     due = time.monotonic() + self._renew_seconds
                 activity.heartbeat()
@@ -134,7 +135,7 @@ class StoreActivities:
         except asyncio.CancelledError:
             why = activity.cancellation_details()
             if why is None or not why.worker_shutdown:
-                await mirror.release_lock(*lock, run_id=run_id)
+                await self._mirror.of(request.profiles).release_lock(*lock, run_id=run_id)
             raise
 
     @implements(contracts.release_lock)
@@ -151,7 +152,7 @@ class StoreActivities:
         reports, newest, witness = await asyncio.gather(
             self._restorable(namespace, name, request.profiles, request.enough),
             mirror.newest_epoch(namespace, name, LOOK_SECONDS),
-            mirror.read_witness(namespace, name) if request.witness else _nothing(),
+            mirror.read_witness(namespace, name, request.witness_of) if request.witness_of else _nothing(),
         )
         now = time.monotonic()
         self._silent |= {report.profile: (not report.reachable, now) for report in reports}

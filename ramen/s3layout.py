@@ -18,7 +18,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from ramen.app import Volume
 from ramen.epoch import Epoch
 from ramen.errors import Invalid
-from ramen.names import epoch_prefix, pv_prefix, pvc_prefix, witness_key
+from ramen.names import epoch_prefix, pv_prefix, pvc_prefix
 
 
 class Document(BaseModel):
@@ -158,11 +158,6 @@ class ClusterStatusDocument(Document):
     def told_at(self) -> datetime:
         """When this was said: of two documents the later one counts."""
         return self.written_at or self.last_seen
-
-
-def witness_prefix(namespace: str, name: str) -> str:
-    """Prefix of all witnesses of an application."""
-    return witness_key(namespace, name, 0).rpartition("/")[0] + "/"
 
 
 def newest_claim_key(namespace: str, name: str, keys: Iterable[str]) -> str | None:

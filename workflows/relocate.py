@@ -126,7 +126,9 @@ class Relocate(Move):
                 return
             seen = await call(
                 contracts.read_stores,
-                contracts.StoresQuery(app=app.ref, profiles=[c.s3_profile for c in app.clusters], witness=True),
+                contracts.StoresQuery(
+                    app=app.ref, profiles=[c.s3_profile for c in app.clusters], witness_of=self.epoch
+                ),
                 queue=names.CONTROL_QUEUE,
                 limits=STORE,
                 summary="Look for the witness of the final sync in the stores",

@@ -437,9 +437,7 @@ async def test_a_witness_gathers_what_any_store_knows(mirror: Mirror) -> None:
     await mirror.of(["s3-dr1"]).write_witness(*APP, witness(EIGHT, "a"), PATIENT)
     await mirror.of(["s3-dr1"]).write_witness(*APP, witness(EIGHT, "b"), PATIENT)
     await mirror.of(["s3-dr2"]).write_witness(*APP, witness(EIGHT, "c"), PATIENT)
-    for epoch in (EIGHT, None):
-        found = await mirror.read_witness(*APP, epoch, PATIENT)
-        assert found.value == witness(EIGHT, "a", "b", "c")
+    assert (await mirror.read_witness(*APP, EIGHT, PATIENT)).value == witness(EIGHT, "a", "b", "c")
 
 
 async def test_a_witness_proves_nothing_for_another_epoch(mirror: Mirror) -> None:
@@ -449,7 +447,7 @@ async def test_a_witness_proves_nothing_for_another_epoch(mirror: Mirror) -> Non
     assert (await mirror.read_witness(*APP, fork, PATIENT)).value is None
     assert (await mirror.write_witness(*APP, witness(fork, "b"), PATIENT)).stored == []
     await mirror.of(["s3-dr2"]).write_witness(*APP, witness(NINE, "b"), PATIENT)
-    assert (await mirror.read_witness(*APP, seconds=PATIENT)).value == witness(NINE, "b")
+    assert (await mirror.read_witness(*APP, NINE, PATIENT)).value == witness(NINE, "b")
 
 
 async def test_history_and_cluster_status_are_written_for_people(mirror: Mirror, stores: Stores) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,9 +20,10 @@ from activities.contracts import (
 )
 from activities.mirror import Mirror
 from activities.store import StoreActivities
-from ramen.app import Decision
+from ramen.app import Decision, Volume
 from ramen.errors import StoreUnreachable
 from ramen.names import decision_key, epoch_key, lock_key, state_key
+from ramen.s3layout import WitnessDocument
 from tests.activities.fakes import APP, MemoryStore, Told, epoch, failure
 
 PROFILES = ["s3-dr1", "s3-dr2"]
@@ -118,6 +120,16 @@ async def test_a_lock_that_another_took_stops_the_action(stores: Stores) -> None
     assert lock_key("web", "shop") in stores.mirror["s3-dr1"].objects, "another's lock stays"
     await run(stores.activities.release_lock, other)
     assert lock_key("web", "shop") not in stores.mirror["s3-dr1"].objects
+
+
+async def test_the_witness_of_an_earlier_relocate_is_not_found(stores: Stores) -> None:
+    """S4: a relocate whose own final sync nobody saw must not promote on what was seen of the last one."""
+    old = WitnessDocument(epoch=epoch(2), volumes=[Volume(namespace="web", name="data-0")], seen_at=datetime.now(UTC))
+    await Mirror(stores.mirror).write_witness("web", "shop", old)  # type: ignore[arg-type]
+    for asked, found in ((epoch(5), []), (epoch(2), old.volumes)):
+        query = StoresQuery(app=APP.ref, profiles=PROFILES, witness_of=asked)
+        seen: StoresSeen = await run(stores.activities.read_stores, query)
+        assert seen.witness.volumes == found
 
 
 async def test_every_profile_is_reported_also_those_that_are_silent_or_unknown(stores: Stores) -> None:

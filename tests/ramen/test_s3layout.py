@@ -25,7 +25,6 @@ from ramen.s3layout import (
     decode_operator_object,
     newest_claim_key,
     protected_volumes,
-    witness_prefix,
 )
 
 AT = datetime(2026, 3, 1, 14, 1, 31, tzinfo=UTC)
@@ -91,10 +90,6 @@ def test_the_newest_claim_is_the_highest_number() -> None:
     others = [names.state_key("web", "shop"), names.epoch_prefix("web", "shop") + "notes"]
     assert newest_claim_key("web", "shop", keys + others) == names.epoch_key("web", "shop", 10)
     assert newest_claim_key("web", "shop", others) is None
-
-
-def test_witnesses_share_a_prefix() -> None:
-    assert names.witness_key("web", "shop", 8).startswith(witness_prefix("web", "shop"))
 
 
 def stored(obj: dict[str, Any]) -> bytes:
