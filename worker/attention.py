@@ -88,7 +88,7 @@ def _volumes_differ(present: Mapping[str, Object]) -> str | None:
     now = {(pvc.get("namespace", ""), pvc.get("name", "")) for pvc in status.get("protectedPVCs") or []}
     for cluster, vrg in present.items():
         told = _told_volumes(vrg)
-        if cluster == primary or told is None or told == now:
+        if cluster == primary or told == now:
             continue
         changed = ", ".join(sorted(f"{'+' if item in now else '-'}{item[1]}" for item in told ^ now))
         return f"the volumes protected on {primary} changed since {cluster} was told: {changed}"
@@ -100,10 +100,11 @@ def _is_settled(vrg: Object) -> bool:
     return status.get("state") == "Primary" and status.get("observedGeneration") == vrg["metadata"].get("generation")
 
 
-def _told_volumes(vrg: Object) -> set[tuple[str, str]] | None:
+def _told_volumes(vrg: Object) -> set[tuple[str, str]]:
+    """What the peer was told; nothing is written for an application that had no volumes, which may come later (S3)."""
     text = _annotation(vrg, names.VOLUMES)
     if not text:
-        return None
+        return set()
     try:
         return {(item["namespace"], item["name"]) for item in json.loads(text)}
     except (ValueError, TypeError, KeyError):

@@ -17,6 +17,7 @@ from temporalio.exceptions import (
     ApplicationError,
     ChildWorkflowError,
     FailureError,
+    is_cancelled_exception,
 )
 from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
@@ -48,7 +49,7 @@ with workflow.unsafe.imports_passed_through():
         StopRequest,
         UnprotectRequest,
     )
-    from workflows.looks import HANDLER_SECONDS, SILENT, Looks
+    from workflows.looks import HANDLER_SECONDS, Looks
     from workflows.steps import call, failure, lock_request
 
 LOOK_AGAIN_TIMES = 16
@@ -315,7 +316,9 @@ class DRPlacementControl:
         )
         looked = [now for now, _ in left]
         decide.check_foreign(state, [target, *looked], stores)
-        decide.check_failover(state, request, target, stores)
+        volumes = decide.expected_volumes(state, stores)
+        decide.check_failover(state.model_copy(update={"volumes": volumes}), request, target, stores)
+        self._change(volumes=volumes)
         return await self._begin(
             ActionKind.FAILOVER,
             [target, *looked],
@@ -463,11 +466,11 @@ class DRPlacementControl:
         await asyncio.gather(
             *(self._stamp(cluster, epoch, kind, needed=cluster not in leaving) for cluster in reachable)
         )
-        supersedes = decide.running(self._state) is not None
+        supersedes, decided_before = decide.running(self._state) is not None, self._state.decision.cluster
         await self._supersede(f"{kind.value} to {request.target or 'nowhere'} (epoch {number})")
         targets = [look_ for look_ in seen if look_.cluster == request.target]
-        if kind is ActionKind.FAILOVER:
-            # What was superseded may have published its decision while this request looked around (S2).
+        if kind is ActionKind.FAILOVER and self._state.decision.cluster != decided_before:
+            # What was superseded has published its decision while this request looked around (S2).
             decide.check_copy(self._state, request)
         source = self._state.decision.cluster
         record = ActionRecord(
@@ -502,7 +505,7 @@ class DRPlacementControl:
         return self._answer(record, f"{kind.value} started")
 
     async def _stamp(self, cluster: str, epoch: Epoch, kind: ActionKind, needed: bool) -> None:
-        """Claims a cluster's VRG; one that is not needed and has fallen silent since it was looked at is passed over.
+        """Claims a cluster's VRG; one that is being left may be silent, or answer with an error (D12).
 
         It is claimed when it returns, before anything else is written there (S6).
         """
@@ -517,7 +520,7 @@ class DRPlacementControl:
                 priority=_ACCEPTED,
             )
         except ActivityError as err:
-            if needed or failure(err)[0] not in SILENT:
+            if needed or is_cancelled_exception(err) or failure(err)[0] == "StaleEpoch":
                 raise
 
     async def _supersede(self, by: str) -> None:
@@ -575,7 +578,9 @@ class DRPlacementControl:
                 message=f"{child.id} was ended from outside ({err.cause or err}); the clusters show what is true",
             )
             if kind in (ActionKind.FAILOVER, ActionKind.RELOCATE):
-                self._change(interrupted=decide.how_to_go_on(self._state, record))
+                self._change(
+                    interrupted=decide.how_to_go_on(self._state, record, "was ended from outside in the middle")
+                )
         now = workflow.now()
         mine = self._state.action
         if kind is ActionKind.REPROTECT:
@@ -585,6 +590,10 @@ class DRPlacementControl:
         else:
             self._state = decide.after(self._state, record, result, now)
             self._change(action=self._state.history[-1])
+            if decide.was_cut_off(self._state, record, result):
+                # Until the action that is to follow it begins. Should that be refused now, nothing is cleaned up.
+                why = "was cut off by a request that was then refused"
+                self._change(interrupted=self._state.interrupted or decide.how_to_go_on(self._state, record, why))
         self._change(debts=decide.debts_of(self._state, result, now))
         self._child = None
         self._is_over = kind in (ActionKind.UNPROTECT, ActionKind.RELEASE) and result.outcome is Outcome.DONE

@@ -46,8 +46,11 @@ class Looks:
         self._app = app
         self._timings = timings
 
-    async def read(self, cluster: str, limits: Limits) -> Observed:
-        """One look at a cluster; one that does not answer is unknown, never absent (D10)."""
+    async def read(self, cluster: str, limits: Limits, *, is_left: bool = False) -> Observed:
+        """One look at a cluster; one that does not answer is unknown, never absent (D10).
+
+        So is a side that `is_left` and answers with an error: lost rights or CRDs are a reason to leave it (D12).
+        """
         try:
             return await call(
                 contracts.read_vrg,
@@ -62,7 +65,7 @@ class Looks:
             if is_cancelled_exception(err):
                 raise asyncio.CancelledError from err
             kind, line = failure(err)
-            if kind not in SILENT:
+            if kind not in SILENT and not is_left:
                 raise
             reason = f"no worker reaches {cluster}" if kind == "NotServed" else line
             return Observed(cluster=cluster, reachable=False, error=reason, at=workflow.now())
@@ -116,7 +119,7 @@ class Looks:
 
         Where the answering worker's watch of the cluster is broken, the look is given up soon (D12).
         """
-        reading = asyncio.create_task(self.read(cluster, look(self._timings.look_seconds)))
+        reading = asyncio.create_task(self.read(cluster, look(self._timings.look_seconds), is_left=True))
         known = await self.last_seen(cluster)
         if not known.reachable and not reading.done():
             reading.cancel()

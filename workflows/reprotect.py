@@ -26,8 +26,9 @@ with workflow.unsafe.imports_passed_through():
 
 T = TypeVar("T")
 
-UPLOAD_CHECK_SECONDS = 5
-"""Pause between two looks at the stores: the operator uploads some seconds after its promotion (vrg.md 3.3)."""
+UPLOAD_CHECK_SECONDS, LONGEST_UPLOAD_CHECK_SECONDS = 5, 300
+"""First and longest pause between two looks at the stores: the operator uploads some seconds after its promotion
+(vrg.md 3.3). Each look is a dozen events of the history, and an object may be lacking for days."""
 
 ABSENT = ("NotServed", "ClusterUnreachable", "GateClosed", "TimedOut", "ServerBusy")
 """Failures that mean: this cluster gave no answer now. Nobody asked for a Reprotect, so none waits for a person because
@@ -63,6 +64,9 @@ class Reprotect(Action):
         self.phase("Cleaning up")
         for peer in self.app.others(self.home):
             await self._clean(peer)
+        expected = self.given.volumes
+        if is_claiming := workflow.patched("claims-home"):
+            expected = (await self._claim_home()).volumes or expected
         decision = Decision(
             cluster=self.home,
             previous=self.given.decision.previous,
@@ -79,7 +83,11 @@ class Reprotect(Action):
         )
         cleaned_at = workflow.now()
         self.phase("Re-protecting")
-        serving = await self._synchronised()
+        serving = await self._synchronised(expected)
+        while is_claiming and _ids(serving.volumes) != _ids(expected):
+            # A volume that came or went meanwhile: what is recorded as protected is what was proven (D16).
+            expected = serving.volumes
+            serving = await self._synchronised(expected)
         volumes: list[Volume] = serving.volumes
         await self._uploaded(volumes)
         for peer in self.app.others(self.home):
@@ -98,6 +106,23 @@ class Reprotect(Action):
             data_as_of=_last_sync(serving),
             steps=self.rows,
         )
+
+    async def _claim_home(self) -> Observed:
+        """The side that serves may not carry this epoch: it was silent when an action claimed it that was aborted."""
+        seen = await self._on(
+            self.home,
+            f"Look at {self.home}",
+            contracts.read_vrg,
+            contracts.ReadVrg(app=self.app.ref, cluster=self.home),
+        )
+        if seen.epoch != self.epoch:
+            await self._on(
+                self.home,
+                f"Claim {self.home}",
+                contracts.stamp_epoch,
+                contracts.StampEpoch(app=self.app.ref, cluster=self.home, epoch=self.epoch, action=self.kind.value),
+            )
+        return seen
 
     async def _clean(self, peer: str) -> None:
         claimed = await self._on(
@@ -138,11 +163,9 @@ class Reprotect(Action):
             contracts.WriteVrg(app=self.app, cluster=peer, wanted=self.wanted[peer], volumes=volumes),
         )
 
-    async def _synchronised(self) -> Observed:
-        seen: Observed = await self._until(
-            self.home, Gate.REPROTECTED, f"a sync of every volume that began after {self.home} was promoted"
-        )
-        return seen
+    async def _synchronised(self, volumes: list[Volume]) -> Observed:
+        awaits = f"a sync of every volume that began after {self.home} was promoted"
+        return await self._until(self.home, Gate.REPROTECTED, awaits, volumes)
 
     async def _uploaded(self, volumes: list[Volume]) -> None:
         """Each volume's PV and PVC objects must be in the store that the peer would restore from (D16, S6).
@@ -150,10 +173,10 @@ class Reprotect(Action):
         What the serving side's own store has lost is uploaded again as well, and not waited for.
         """
         peers = {cluster.s3_profile for cluster in self.app.clusters if cluster.name != self.home}
-        asked = False
+        asked, pause = False, UPLOAD_CHECK_SECONDS
 
         async def until_stored() -> list[StoreReport]:
-            nonlocal asked
+            nonlocal asked, pause
             while True:
                 seen = await call(
                     contracts.read_stores,
@@ -180,7 +203,9 @@ class Reprotect(Action):
                     )
                 if not lacking:
                     return seen.stores
-                await workflow.sleep(UPLOAD_CHECK_SECONDS)
+                self.awaits(f"{lacking} in the store that the peer would restore from")
+                await workflow.sleep(pause)
+                pause = min(pause * 2, LONGEST_UPLOAD_CHECK_SECONDS)
 
         await self.step(
             "Find every volume in the peer's store",
@@ -198,14 +223,18 @@ class Reprotect(Action):
 
         return await self.step(title, work, cluster=cluster, awaits=f"{cluster} to answer")
 
-    async def _until(self, cluster: str, gate: Gate, awaits: str) -> Observed:
-        request = self.awaiting(cluster, gate)
+    async def _until(self, cluster: str, gate: Gate, awaits: str, volumes: list[Volume] | None = None) -> Observed:
+        request = self.awaiting(cluster, gate, volumes)
 
         async def work() -> Observed:
             park_after, title = self.given.timings.await_park_seconds, f"Wait for {awaits}"
             return await _or_park(cluster, self.wait_patiently(request, title, park_after))
 
         return await self.step(f"Wait for {awaits}", work, cluster=cluster, awaits=awaits)
+
+
+def _ids(volumes: list[Volume]) -> set[tuple[str, str]]:
+    return {(volume.namespace, volume.name) for volume in volumes}
 
 
 async def _or_park(cluster: str, work: Awaitable[T]) -> T:

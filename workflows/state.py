@@ -138,6 +138,12 @@ def check_stores(state: AppState, request: MoveRequest, stores: StoresSeen, pres
     `VolumesMissing` naming the volumes.
     """
     expected = [v for v in state.volumes if v.name not in request.accept_missing_volumes]
+    if not state.volumes and not state.known_empty and not request.accept_data_loss:
+        raise VolumesMissing(
+            f"which volumes {state.name} has is not known: no cluster has shown them since it was protected, "
+            f"and no store that answers has any, so {request.target} might start it without its data. Bring back the "
+            "cluster that served it or its store, or: --accept-data-loss. Nothing was changed."
+        )
     here = {(v.namespace, v.name) for v in present}
     wanted = [v for v in expected if (v.namespace, v.name) not in here]
     if not wanted:
@@ -161,6 +167,15 @@ def check_stores(state: AppState, request: MoveRequest, stores: StoresSeen, pres
             f"cannot restore {'it' if len(missing) == 1 else 'them'}. {remedy}, or: "
             f"--accept-missing-volumes {' '.join(missing)}. Nothing was changed."
         )
+
+
+def expected_volumes(state: AppState, stores: StoresSeen) -> list[Volume]:
+    """The volumes that a promotion must restore (S3): those last known, else those that any store has.
+
+    Of an application that had none, the first ones may have come since its VRGs were last looked at.
+    """
+    found = {(v.namespace, v.name): v for report in stores.stores if report.reachable for v in report.volumes}
+    return state.volumes or list(found.values())
 
 
 def store_drawbacks(
@@ -229,6 +244,8 @@ def check_relocate(
                 f"(hubless cluster check {observed.cluster}). If {observed.cluster} is lost: "
                 f"hubless failover {where} --to {survivor}"
             )
+    if state.interrupted:
+        raise Refused(f"{state.name} cannot be relocated: {state.interrupted}")
     if state.decision.cluster == request.target:
         raise Refused(f"{state.name} already serves on {request.target}.")
     instead = f"If {source.cluster} is failing: hubless failover {where} --to {request.target}"
@@ -240,6 +257,10 @@ def check_relocate(
     ):
         if not verdict.allowed:
             raise Refused(f"{state.name} cannot be relocated: {verdict.reason} {verdict.remedy} {instead}".strip())
+    if source.role != "primary":
+        # A Secondary has nothing to move: its conditions are those of an application that has been left (vrg.md 5).
+        found = source.role or "no VRG"
+        raise Refused(f"{state.name} cannot be relocated: {source.cluster} is {found}, not Primary. {instead}")
     check_copy(state, request)
     check_stores(state, request, stores, target.volumes)
 
@@ -333,9 +354,10 @@ def after(state: AppState, record: ActionRecord, result: ActionResult, now: date
             last_good[cluster] = result.data_as_of or protected[cluster]
         if record.source and record.source != record.target:
             last_good[record.source] = result.serving_at or now
-        protected = {}
+        # A target that was not decided for yet has the copy that it was promoted from, and may be promoted again.
+        protected = {c: at for c, at in protected.items() if c == record.target != decision.cluster}
     if result.outcome is Outcome.ABORTED:
-        protected.pop(record.target, None)
+        protected = {}
     if result.reprotected_at and state.app:
         for cluster in state.app.others(decision.cluster):
             protected[cluster] = result.reprotected_at
@@ -354,7 +376,7 @@ def after(state: AppState, record: ActionRecord, result: ActionResult, now: date
             "wanted": {**state.wanted, **result.wanted},
             "decision": decision,
             "volumes": volumes,
-            "known_empty": not volumes,
+            "known_empty": not volumes and (state.known_empty or _looked_for_volumes(record, result)),
             "protected": protected,
             "last_good": last_good,
             "history": [*state.history, ended][-REMEMBERED:],
@@ -363,13 +385,28 @@ def after(state: AppState, record: ActionRecord, result: ActionResult, now: date
     )
 
 
-def how_to_go_on(state: AppState, record: ActionRecord) -> str:
-    """What a person reads after a move was ended from outside: its target may be promoted, its source demoted."""
+def _looked_for_volumes(record: ActionRecord, result: ActionResult) -> bool:
+    """Whether an action that names no volumes saw that there are none, on the cluster that serves (S3)."""
+    return result.outcome is Outcome.DONE and record.kind in (ActionKind.DEPLOY, ActionKind.REPROTECT)
+
+
+def was_cut_off(state: AppState, record: ActionRecord, result: ActionResult) -> bool:
+    """Whether a move ended for another one before it decided for its target, which may be promoted by now.
+
+    `state` is that after the move. A clean-up in the name of the old decision would demote the target (S2).
+    """
+    is_move = record.kind in (ActionKind.FAILOVER, ActionKind.RELOCATE)
+    is_decided = state.decision.cluster == record.target
+    return is_move and result.outcome is Outcome.SUPERSEDED and not is_decided and not state.superseded
+
+
+def how_to_go_on(state: AppState, record: ActionRecord, why: str) -> str:
+    """What a person reads after a move ended in the middle: its target may be promoted, its source demoted."""
     move = f"hubless failover {state.name} -n {state.namespace} --to"
     back = f" Or back: {move} {record.source}." if record.source and record.source != record.target else ""
     return (
-        f"{record.kind.value} to {record.target} was ended from outside in the middle, so nothing is cleaned up by "
-        f"itself. Go on: {move} {record.target}.{back}"
+        f"{record.kind.value} to {record.target} {why}, so nothing is cleaned up by itself. "
+        f"Go on: {move} {record.target}.{back}"
     )
 
 

@@ -239,12 +239,21 @@ class Action:
                 self._set(row, state=StepState.DONE, waiting=None, ended_at=workflow.now(), note=text)
                 return done
 
+    def awaits(self, reason: str) -> None:
+        """Says more of what the running step waits for."""
+        row = len(self.rows) - 1
+        waiting = self.rows[row].waiting
+        if waiting is not None:
+            self._set(row, waiting=waiting.model_copy(update={"reason": reason}))
+
     async def _ask(self, row: int, line: str, waiting: Waiting) -> None:
         self.needs_operator = line
         self._set(row, state=StepState.FAILED, note=line, waiting=waiting)
         seen = self._retries
         await workflow.wait_condition(lambda: self._retries > seen)
         self.needs_operator = ""
+        if self._lock_lost and workflow.patched("lock-again"):
+            self._take_lock()
         self._lock_lost = ""
 
     def skip(self, title: str, why: str, cluster: str = "") -> None:
@@ -373,12 +382,7 @@ class Action:
     ) -> ActionResult:
         running: asyncio.Future[ActionResult] = asyncio.ensure_future(body())
         while True:
-            try:
-                await workflow.wait_condition(lambda: running.done() or self._stop is not None)
-            except asyncio.CancelledError:
-                # Cancel in Temporal Web means abort; an eviction from the cache also lands here and may do nothing.
-                if workflow.cancellation_reason() is None:
-                    raise
+            if await self._is_cancelled_before(lambda: running.done() or self._stop is not None):
                 self._stop = StopRequest(kind=StopKind.ABORT, reason=workflow.cancellation_reason() or "")
                 continue
             if running.done():
@@ -402,10 +406,21 @@ class Action:
             undoing: asyncio.Future[ActionResult] = asyncio.ensure_future(undo(stop.reason))
             return await self._undone(undoing)
 
+    async def _is_cancelled_before(self, condition: Callable[[], bool]) -> bool:
+        """Waits for a condition; a Cancel in Temporal Web ends the wait, and nothing else."""
+        try:
+            await workflow.wait_condition(condition)
+        except asyncio.CancelledError:
+            if workflow.cancellation_reason() is None:
+                raise  # evicted from the worker's cache
+            return True
+        return False
+
     async def _undone(self, undoing: asyncio.Future[ActionResult]) -> ActionResult:
         """A compensation can itself be superseded by a failover, but not aborted."""
         while True:
-            await workflow.wait_condition(lambda: undoing.done() or self._stop is not None)
+            if await self._is_cancelled_before(lambda: undoing.done() or self._stop is not None):
+                continue  # it means abort, which this is
             if undoing.done():
                 return await self._finished(undoing)
             stop, self._stop = self._stop, None
@@ -419,7 +434,8 @@ class Action:
         """Cancels a body and waits until its activities have ended, so that the next writer does not overlap."""
         self._ending = True
         task.cancel()
-        await workflow.wait_condition(task.done)
+        while await self._is_cancelled_before(task.done):
+            pass  # it ends already
         self._ending = False
 
     async def _finished(self, task: asyncio.Future[ActionResult]) -> ActionResult:
@@ -448,8 +464,11 @@ class Action:
     async def _answer_stop(self, accepted: bool, message: str) -> None:
         parent = workflow.get_external_workflow_handle(names.entity_id(self.app.namespace, self.app.name))
         answer = StopAnswer(workflow_id=workflow.info().workflow_id, accepted=accepted, message=message)
+        telling = asyncio.ensure_future(parent.signal("stop_answered", answer))
+        while await self._is_cancelled_before(telling.done):
+            pass  # it is being stopped
         try:
-            await parent.signal("stop_answered", answer)
+            await telling
         except FailureError as err:
             # A terminated entity hears nothing; the action ends all the same (S14).
             workflow.logger.warning("the entity was not told: %s", err)

@@ -57,6 +57,9 @@ HEALTHY = {"dr1": vrg("primary", decision="dr1", protected=("data",)), "dr2": vr
             {"dr1": vrg("secondary"), "dr2": vrg("secondary")}, ["no cluster is Primary"], id="primary was edited away"
         ),
         pytest.param(
+            {"dr1": vrg("primary", protected=("data",)), "dr2": vrg("secondary")}, ["+data"], id="the first volume came"
+        ),
+        pytest.param(
             {"dr1": vrg("primary", decision="dr2"), "dr2": vrg("secondary")},
             ["dr1 is Primary", "dr2"],
             id="primary is not the one decided for",

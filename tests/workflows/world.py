@@ -102,6 +102,16 @@ class World:
         """Profiles whose coordination bucket does not answer, though the operator's does."""
         self.claimed_on: list[str] = []
         """Profiles on which the last claim was to be made."""
+        self.forbidding: set[str] = set()
+        """Clusters that answer, and refuse whatever is asked."""
+        self.changing: set[str] = set()
+        """Clusters whose VRG changes too fast to be claimed."""
+        self.published_late: set[str] = set()
+        """Clusters on which the decision for them is published, and the answer does not arrive."""
+        self.proven: list[list[str]] = []
+        """For each proof of a sync: the volumes that it was asked for."""
+        self.witnessed_of: list[Epoch | None] = []
+        """For each look at the stores: the epoch whose witness was asked for."""
         self.lock_holder = ""
         self.locks: set[str] = set()
         """Actions that hold the lock now."""
@@ -173,6 +183,8 @@ class World:
     def _reach(self, cluster: str) -> None:
         if cluster in self.silent:
             raise ApplicationError(f"{cluster} does not answer", type="ClusterUnreachable", non_retryable=True)
+        if cluster in self.forbidding:
+            raise ApplicationError(f"{cluster} refuses: forbidden", type="Forbidden", non_retryable=True)
 
     def _seen(self, cluster: str) -> Observed:
         vrg = self.vrgs.get(cluster)
@@ -238,6 +250,8 @@ class World:
 
     async def stamp_epoch(self, request: contracts.StampEpoch) -> Observed:
         self._reach(request.cluster)
+        if request.cluster in self.changing:
+            raise ApplicationError("the VRG changes too fast", type="Conflict", non_retryable=True)
         vrg = self.vrgs.get(request.cluster)
         check_write(request.epoch, Epoch.of(vrg), f"VRG on {request.cluster}")
         if vrg:
@@ -277,6 +291,8 @@ class World:
             missing = [v.name for v in request.volumes if v.name in self.dropped]
             if missing:
                 raise ApplicationError(f"{', '.join(missing)} not restored", type="VolumesMissing", non_retryable=True)
+        if request.gate is Gate.REPROTECTED:
+            self.proven.append([volume.name for volume in request.volumes])
         self.log.append(("await_vrg", request.cluster, request.gate.value))
         return self._seen(request.cluster)
 
@@ -293,12 +309,17 @@ class World:
         if request.cluster in self.publishing:
             await self.publishing[request.cluster].wait()
         role = self.role(request.cluster)
+        if request.require_primary and Epoch.of(self.vrgs.get(request.cluster)) != request.epoch:
+            raise ApplicationError(f"{request.cluster} does not carry the epoch yet", type="NotYet")
         if request.require_primary and role != "primary":
             raise ApplicationError(f"{request.cluster} is not Primary", type="NotYet")
         if request.require_accepted_secondary and role != Role.SECONDARY:
             raise ApplicationError(f"{request.cluster} is not Secondary", type="NotYet")
         self.decisions[request.cluster] = request.decision
         self.log.append(("publish_decision", request.cluster, request.decision.cluster or ""))
+        while request.cluster in self.published_late and request.decision.cluster == request.cluster:
+            activity.heartbeat()
+            await asyncio.sleep(0.02)
 
     async def ensure_namespace(self, request: contracts.ReadVrg) -> None:
         self._reach(request.cluster)
@@ -366,6 +387,7 @@ class World:
         return
 
     async def read_stores(self, request: contracts.StoresQuery) -> contracts.StoresSeen:
+        self.witnessed_of.append(request.witness_of)
         reports = [
             StoreReport(profile=profile, reachable=False, error="connection refused")
             if profile in self.silent

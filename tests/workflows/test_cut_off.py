@@ -1,0 +1,178 @@
+"""Moves that are cut off in the middle, by a request that is then refused, by a person, or by a cluster that refuses.
+
+What was promoted by then holds the application's data; nothing of it may be demoted because a later request failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from activities.contracts import Gate
+from ramen.app import Volume
+from tests.workflows.conftest import Application
+from tests.workflows.world import World
+from workflows.inputs import ClusterSignal, MoveRequest, OperatorRequest, Outcome
+
+
+async def promoted_and_held(shop: Application, world: World) -> str:
+    """A failover to dr2 that has promoted it and waits there for its volumes; its workflow ID."""
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr2", Gate.READY))
+    answer = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while world.role("dr2") != "primary":
+            await asyncio.sleep(0.02)
+    return answer.workflow_id
+
+
+async def test_a_failover_that_hangs_is_asked_for_again(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.silent.add("dr1")
+    world.hold.add(("dr2", Gate.READY))
+    first = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while world.role("dr2") != "primary":
+            await asyncio.sleep(0.02)
+    second = await shop.move("failover", "dr2", accept_missing_volumes=["data-1"])
+    assert (await shop.ended(first.workflow_id)).outcome is Outcome.SUPERSEDED
+    world.hold.clear()
+    assert (await shop.ended(second.workflow_id)).outcome is Outcome.DONE
+    assert world.role("dr2") == "primary"
+
+
+async def test_a_request_that_fails_after_its_claim_leaves_what_was_promoted(shop: Application, world: World) -> None:
+    first = await promoted_and_held(shop, world)
+    world.changing.add("dr1")
+    error = await shop.refused("failover", MoveRequest(target="dr1", request_id="back"))
+    assert error.type == "Conflict"
+    world.hold.clear()
+    assert (await shop.ended(first)).outcome is Outcome.SUPERSEDED, "its epoch was taken"
+    status = await shop.until(lambda view: bool(view.state.interrupted))
+    assert "Failover to dr2 was cut off by a request that was then refused" in status.state.interrupted
+    await shop.entity.signal("vrg_observed", ClusterSignal(cluster="dr1"))
+    assert (await shop.refused("resume", OperatorRequest())).message
+    assert world.role("dr2") == "primary", "no clean-up in the name of the old decision"
+    world.changing.clear()
+    again = await shop.move("failover", "dr2")
+    assert (await shop.ended(again.workflow_id)).outcome is Outcome.DONE, "without accepting a loss"
+    await shop.protected()
+
+
+async def test_a_relocate_is_refused_after_a_move_that_was_ended_in_the_middle(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.published_late.add("dr2")
+    moving = await shop.move("relocate", "dr2")
+    async with asyncio.timeout(20):
+        while ("publish_decision", "dr2", "dr2") not in world.log:
+            await asyncio.sleep(0.02)
+    await shop.client.get_workflow_handle(moving.workflow_id).terminate()
+    await shop.until(lambda view: not view.child and bool(view.state.interrupted))
+    world.published_late.clear()
+    world.log.clear()
+    error = await shop.refused("relocate", MoveRequest(target="dr2", request_id="again"))
+    assert "Relocate to dr2 was ended from outside in the middle" in error.message
+    assert not world.did("write_vrg"), "dr1 was not made Primary beside dr2"
+
+
+@pytest.mark.parametrize("fault", ["forbidding", "changing"])
+async def test_a_side_that_answers_with_errors_can_be_left(shop: Application, world: World, fault: str) -> None:
+    """D12: lost rights, a missing CRD, an operator that writes all the time are reasons to leave, not to stay."""
+    await shop.protect()
+    await shop.protected()
+    getattr(world, fault).add("dr1")
+    answer = await shop.move("failover", "dr2")
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+    getattr(world, fault).clear()
+
+
+async def test_home_that_was_silent_when_the_aborted_move_claimed_it_is_claimed_afterwards(
+    shop: Application, world: World
+) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.silent.add("dr1")
+    world.hold.add(("dr2", Gate.READY))
+    moving = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while world.role("dr2") != "primary":
+            await asyncio.sleep(0.02)
+    await shop.update("abort", OperatorRequest(reason="the network is back"))
+    assert (await shop.ended(moving.workflow_id)).outcome is Outcome.ABORTED
+    world.hold.clear()
+    world.silent.clear()
+    await shop.entity.signal("cluster_returned", ClusterSignal(cluster="dr1"))
+    await shop.protected()
+
+
+async def test_a_cancel_while_an_abort_is_undoing_does_not_stop_it(shop: Application, world: World) -> None:
+    moving = await promoted_and_held(shop, world)
+    world.hold.add(("dr2", Gate.ACCEPTED_SECONDARY))
+    await shop.update("abort", OperatorRequest(reason="a mistake"))
+    async with asyncio.timeout(20):
+        while world.role("dr2") != "secondary":
+            await asyncio.sleep(0.02)
+    await shop.client.get_workflow_handle(moving).cancel()
+    world.hold.clear()
+    assert (await shop.ended(moving)).outcome is Outcome.ABORTED
+    assert world.did("remove_restored", "dr2")
+
+
+async def test_what_is_recorded_as_protected_is_what_was_proven(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.volumes = [*world.volumes, Volume(namespace="web", name="data-9", pv="pv-9")]
+    world.stored = {profile: list(world.volumes) for profile in world.stored}
+    world.hold.add(("dr1", Gate.REPROTECTED))
+    world.proven.clear()
+    await shop.entity.signal("vrg_observed", ClusterSignal(cluster="dr1"))
+    child = (await shop.until(lambda view: bool(view.child))).child
+    async with asyncio.timeout(20):
+        while "sync of every volume" not in (await shop.steps(child)).steps[-1].title:
+            await asyncio.sleep(0.05)
+    world.volumes = [*world.volumes, Volume(namespace="web", name="data-10", pv="pv-10")]
+    world.stored = {profile: list(world.volumes) for profile in world.stored}
+    world.hold.clear()
+    await shop.ended(child)
+    status = await shop.protected()
+    names = [volume.name for volume in status.state.volumes]
+    assert "data-9" in world.proven[0]
+    assert names[-2:] == ["data-9", "data-10"]
+    assert world.proven[-1] == names
+
+
+async def test_volumes_that_only_a_store_knows_are_restored(shop: Application, world: World) -> None:
+    """S3: the first volumes of an application may come in the moment before its cluster is lost."""
+    volumes, world.volumes = world.volumes, []
+    world.stored = {"s3-dr1": [], "s3-dr2": []}
+    await shop.protect()
+    assert (await shop.protected()).state.known_empty
+    world.volumes, world.stored["s3-dr2"] = volumes, list(volumes)
+    world.dropped = {volumes[0].name}
+    world.silent.add("dr1")
+    moving = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while not (asked := (await shop.steps(moving.workflow_id)).needs_operator):
+            await asyncio.sleep(0.05)
+    assert volumes[0].name in asked
+    world.dropped.clear()
+    await shop.update("retry", OperatorRequest())
+    assert (await shop.ended(moving.workflow_id)).outcome is Outcome.DONE
+
+
+async def test_a_relocate_asks_for_its_own_witness(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.unwitnessed = {"data-0"}
+    moving = await shop.move("relocate", "dr2")
+    async with asyncio.timeout(20):
+        while not (await shop.steps(moving.workflow_id)).needs_operator:
+            await asyncio.sleep(0.05)
+    status = await shop.status()
+    assert [epoch for epoch in world.witnessed_of if epoch] == [status.state.epoch]
+    await shop.update("abort", OperatorRequest(reason="not seen"))
+    assert (await shop.ended(moving.workflow_id)).outcome is Outcome.ABORTED
