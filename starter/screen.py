@@ -147,6 +147,9 @@ def _then(now: Situation) -> str:
 
 
 def _protection(now: Situation) -> str:
+    if came := now.unproven_volumes:
+        it = "it" if len(came) == 1 else "them"
+        return f"Not protected: {', '.join(came)} came lately, and a loss of {now.serving} now would lose {it}."
     if now.view.state.known_empty:
         return "No volumes: there is nothing to replicate."
     if now.action and now.action.reprotected_at:

@@ -108,6 +108,13 @@ class Situation:
         drpc = self.view.drpc.get("status") or {}
         return moment_of(status.get("lastGroupSyncTime")) or moment_of(drpc.get("lastGroupSyncTime"))
 
+    @property
+    def unproven_volumes(self) -> list[str]:
+        """Volumes that the serving cluster has by the live look and that no proof of a good copy covered yet (D16)."""
+        seen = self.seen.get(self.serving or "")
+        proven = {(volume.namespace, volume.name) for volume in self.view.state.volumes}
+        return [v.name for v in (seen.volumes if seen else []) if (v.namespace, v.name) not in proven]
+
     def copy_as_of(self, cluster: str) -> datetime | None:
         """The newest time up to which that cluster's copy is known to hold everything; None when not known."""
         known = [self.view.state.last_good.get(cluster)]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import yaml
 
-from ramen.app import ActionKind, Decision, Observed, PodCount
+from ramen.app import ActionKind, Decision, Observed, PodCount, Volume
 from starter import screen
 from starter.situation import Situation
 from tests.starter.conftest import Temporal, World, hubless, running_step, vrg
@@ -44,6 +44,13 @@ def test_the_words_the_application_runs_need_every_pod(world: World, namespace: 
         text = hubless("status", "shop", "-n", namespace).stdout
         assert f"{ready} of {total} Ready on dr2\n" in text
         assert "the application runs" not in text
+
+
+def test_a_volume_that_no_proof_covers_is_not_called_protected(world: World, namespace: str) -> None:
+    volumes = [*world.state.volumes, Volume(namespace="web", name="data-9", pv="pv-9")]
+    world.seen["dr2"] = Observed(cluster="dr2", vrg=vrg("primary", 8), volumes=volumes, pods=PodCount(ready=2, total=2))
+    text = hubless("status", "shop", "-n", namespace).stdout
+    assert text.splitlines()[1] == "  Not protected: data-9 came lately, and a loss of dr2 now would lose it."
 
 
 def test_pods_of_a_silent_cluster_are_not_known(world: World, namespace: str) -> None:
