@@ -104,8 +104,9 @@ def failover_consequence(now: Situation, target: str) -> list[str]:
     return lines
 
 
-def loss_question(now: Situation, target: str, missing: list[str]) -> str:
-    """The second question, asked where a loss is accepted beyond that of an ordinary failover."""
+def ask_about_loss(target: str, missing: list[str], accepts_loss: bool, yes: bool) -> None:
+    """Asks once more for each loss that is accepted beyond that of an ordinary failover; raises as `ask` does."""
     if missing:
-        return f"{', '.join(missing)} will not be restored on {target}. Go on without?"
-    return f"The copy on {target} may be unusable. Accept the loss of data on it?"
+        ask(f"{', '.join(missing)} will not be restored on {target}. Go on without?", yes)
+    if accepts_loss:
+        ask(f"The copy on {target} may be unusable. Accept the loss of data on it?", yes)

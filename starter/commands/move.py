@@ -140,8 +140,7 @@ async def _move(
         _check_target(now, request.target)
     _show(kind, now, name, request.target)
     confirm.ask(f"{_verb(kind)} {name} to {request.target}?", yes)
-    if now is not None and (request.accept_missing_volumes or request.accept_data_loss):
-        confirm.ask(confirm.loss_question(now, request.target, request.accept_missing_volumes), yes)
+    confirm.ask_about_loss(request.target, request.accept_missing_volumes, request.accept_data_loss, yes)
     update = kind.value.lower()
     answer = await hubless.ask(update, namespace, name, request, request.request_id, again(ctx, request.request_id))
     return await finish(hubless, answer, namespace, name, wait, timeout)

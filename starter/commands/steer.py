@@ -107,8 +107,7 @@ async def _retry(ctx: typer.Context, namespace: str, name: str, request: Operato
     await hubless.require_protected(namespace, name)
     if request.accept_data_loss or request.accept_missing_volumes:
         await _show(hubless, namespace, name)
-        without = ", ".join(request.accept_missing_volumes)
-        confirm.ask(f"Go on without {without}?" if without else "Accept the loss of data?", yes)
+        confirm.ask_about_loss("the target", request.accept_missing_volumes, request.accept_data_loss, yes)
     return await _say(ctx, "retry", namespace, name, request, hubless)
 
 

@@ -113,6 +113,14 @@ def test_missing_volumes_are_named_in_the_question(calm: World, namespace: str, 
     assert calm.requests[0][1].accept_missing_volumes == ["data-0", "data-1"]
 
 
+def test_each_loss_has_a_question_of_its_own(calm: World, namespace: str, terminal: None) -> None:
+    args = ["--accept-missing-volumes", "data-0", "--accept-data-loss"]
+    refused = hubless("failover", "shop", "-n", namespace, "--to", "dr2", *args, answers="y\ny\nn\n")
+    assert refused.exit_code == 2
+    assert "Accept the loss of data on it?" in refused.stderr
+    assert calm.requests == []
+
+
 def test_unknown_cluster_is_refused_before_any_question(calm: World, namespace: str) -> None:
     result = hubless("relocate", "shop", "-n", namespace, "--to", "dr7")
     assert (result.exit_code, result.stderr) == (2, "✗ dr7 is not a cluster of policy gold (dr1, dr2).\n")
