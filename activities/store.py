@@ -174,7 +174,10 @@ class StoreActivities:
             mirror.read_decision(namespace, name),
             mirror.newest_epoch(namespace, name),
         )
-        silent = [StoreReport(profile=name, reachable=False, error=why) for name, why in newest.failed.items()]
+        # A store of which anything could not be read may hold the newer truth (D10).
+        failed = newest.failed | state.failed | decision.failed
+        silent = [StoreReport(profile=name, reachable=False, error=why) for name, why in sorted(failed.items())]
+        answered = [profile for profile in newest.answered if profile not in failed]
         found = decision.value
         return MirrorSeen(
             state=state.value.model_dump(mode="json") if state.value else None,
@@ -188,7 +191,7 @@ class StoreActivities:
             if found
             else None,
             newest_epoch=newest.value,
-            stores=[*(StoreReport(profile=name, reachable=True) for name in newest.answered), *silent],
+            stores=[*(StoreReport(profile=name, reachable=True) for name in answered), *silent],
         )
 
     @implements(contracts.list_mirrored)

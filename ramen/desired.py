@@ -29,7 +29,15 @@ KEPT_FROM_PRESENT = ("pvcSelector", "volSync", "staticIPTranslationSpec")
 MESSAGE_LENGTH = 200
 """Characters of a condition's message that travel: enough for its first sentence, small in a history."""
 
-OUR_ANNOTATIONS = (names.EPOCH, names.DECISION, names.PREVIOUS, names.ACTION, names.VOLUMES, names.CLUSTERS)
+OUR_ANNOTATIONS = (
+    names.EPOCH,
+    names.DECISION,
+    names.DECISION_EPOCH,
+    names.PREVIOUS,
+    names.ACTION,
+    names.VOLUMES,
+    names.CLUSTERS,
+)
 RAMEN_ANNOTATIONS = (names.DESTINATION_CLUSTER, names.DRPC_UID, *names.USER_SWITCHES)
 
 
@@ -102,9 +110,10 @@ def _annotations(
     }
     if decision is not None:
         written |= {names.DECISION: decision.cluster or "", names.PREVIOUS: decision.previous or ""}
+        written |= {names.DECISION_EPOCH: str(wanted.epoch.number)}
     elif wanted.role.value == "secondary" and names.DECISION in old:
         # A decision that an older epoch left behind must not be read as the decision of this one (S10).
-        written |= {names.DECISION: "", names.PREVIOUS: ""}
+        written |= {names.DECISION: "", names.PREVIOUS: "", names.DECISION_EPOCH: ""}
     if volumes:
         written[names.VOLUMES] = volumes_text(volumes)
     return written
@@ -253,7 +262,14 @@ def released_annotations(epoch: Epoch) -> dict[str, str | None]:
     The epoch stays: without it an older action of ours that wakes up late would be taken for the first one (S1). It
     holds up nobody else, since the admission policy asks of other writers only that they leave it.
     """
-    taken = (names.DECISION, names.PREVIOUS, names.VOLUMES, names.CLUSTERS, names.UPLOAD_REQUESTED)
+    taken = (
+        names.DECISION,
+        names.DECISION_EPOCH,
+        names.PREVIOUS,
+        names.VOLUMES,
+        names.CLUSTERS,
+        names.UPLOAD_REQUESTED,
+    )
     return {names.EPOCH: str(epoch), names.ACTION: ActionKind.RELEASE.value, **dict.fromkeys(taken)}
 
 

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ramen import names
-from ramen.app import AppRef, Observed, Wire
+from ramen.app import ActionKind, AppRef, Observed, Wire
 from ramen.desired import is_released
 from ramen.epoch import Epoch
+
+MOVES = (ActionKind.FAILOVER.value, ActionKind.RELOCATE.value)
+"""Actions that may promote another cluster than the one that serves."""
 
 
 class Verdict(StrEnum):
@@ -62,6 +65,8 @@ class Evidence:
     """Whom the newest decision in a store that answers names."""
     silent_stores: tuple[str, ...] = ()
     """Profiles whose store does not answer: what it holds is unknown."""
+    decided_at: Epoch | None = None
+    """The epoch of the decision."""
 
 
 def infer(seen: Evidence) -> Inference:
@@ -102,6 +107,22 @@ def infer(seen: Evidence) -> Inference:
             f"{' and '.join(silent)}, which may carry it, does not answer",
             [home, *silent],
         )
+    if mine and seen.decided not in (None, home) and seen.decided_at and seen.decided_at.number >= mine.number:
+        return _ask(
+            seen,
+            newest,
+            f"{home} is Primary of epoch {mine.number}, but the stores say that epoch {seen.decided_at.number} decided "
+            f"for {seen.decided}",
+            [home, seen.decided or ""],
+        )
+    if silent and mine and _may_be_left(seen, vrgs[home], mine):
+        return _ask(
+            seen,
+            newest,
+            f"{home} is Primary, but a move claimed it with epoch {mine.number}, and {' and '.join(silent)}, which may "
+            "have been promoted since, does not answer",
+            [home, *silent],
+        )
     if silent and seen.silent_stores and seen.decided != home:
         return _ask(
             seen,
@@ -112,11 +133,11 @@ def infer(seen: Evidence) -> Inference:
         )
     others = "".join(f"; {c} is Primary of an older epoch and will be demoted" for c in primaries if c != home)
     at = f"of epoch {mine.number}" if mine else "and driven by a Ramen hub"
-    if mine and seen.placed.get(home, home) != home and seen.decided != home:
+    if mine and seen.placed.get(home, home) != home and (silent or seen.decided != home):
         return Inference(
             verdict=Verdict.FINISH,
             serving=home,
-            why=f"{home} is Primary {at}, and no decision names it yet: its promotion was cut off{others}",
+            why=f"{home} is Primary {at}, and no decision there names it yet: its promotion was cut off{others}",
             plan=f"Wait until {home} is ready, decide for it, then clean up and re-protect. What had not been "
             "replicated to it before its promotion is lost.",
             epoch=newest,
@@ -212,6 +233,15 @@ def _without_vrg(seen: Evidence, silent: list[str], newest: Epoch | None) -> Inf
 
 def _without_primary(seen: Evidence, vrgs: dict[str, Observed], silent: list[str], newest: Epoch | None) -> Inference:
     if silent:
+        relocated = [c for c, look in vrgs.items() if ((look.vrg or {}).get("spec") or {}).get("action") == "Relocate"]
+        if relocated and seen.decided not in silent:
+            return _ask(
+                seen,
+                newest,
+                f"{relocated[0]} was demoted by a relocate, and whether {' and '.join(silent)} was promoted is not "
+                "known, because it does not answer",
+                [*relocated, *silent],
+            )
         presumed = seen.decided if seen.decided in silent else silent[0] if len(silent) == 1 else None
         if presumed is None:
             return _ask(seen, newest, "no cluster that answers is Primary", [*vrgs, *silent])
@@ -249,6 +279,18 @@ def _newest_primary(vrgs: dict[str, Observed], primaries: list[str]) -> str | No
         c for c in best if _annotation(vrgs[c], names.PREVIOUS) in best and _annotation(vrgs[c], names.DECISION) == c
     ]
     return promoted[0] if len(promoted) == 1 else None
+
+
+def _may_be_left(seen: Evidence, look: Observed, mine: Epoch) -> bool:
+    """Whether a Primary carries the epoch of a move that may have promoted another cluster.
+
+    A failover claims the side that it leaves as well, if that answers. What the VRG says of a decision is then older
+    than its epoch, unless the stores say how the move ended.
+    """
+    number = _annotation(look, names.DECISION_EPOCH)
+    is_older = number.isdigit() and int(number) < mine.number
+    is_known = seen.decided == look.cluster and seen.decided_at is not None and seen.decided_at.number >= mine.number
+    return is_older and _annotation(look, names.ACTION) in MOVES and not is_known
 
 
 def _holds(vrgs: dict[str, Observed], epoch: Epoch) -> bool:

@@ -69,6 +69,7 @@ class Adopt:
             placed=dict(placed),
             claim=mirror.newest_epoch,
             decided=mirror.decision.cluster if mirror.decision else None,
+            decided_at=mirror.decision.epoch if mirror.decision else None,
             silent_stores=tuple(report.profile for report in mirror.stores if not report.reachable),
         )
         if given.serving and given.serving not in app.cluster_names:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities import contracts
@@ -17,7 +17,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.options import SHORT, short_within
     from ramen.app import ActionKind, Decision, Observed, Role, Wanted
     from workflows.inputs import ActionInput, ActionResult, Outcome
-    from workflows.steps import Action
+    from workflows.looks import SILENT
+    from workflows.steps import Action, Ended, failure
 
 
 @workflow.defn(name="Deploy")
@@ -96,7 +97,13 @@ class Deploy(Action):
                 short_within(self.given.timings.await_park_seconds),
                 f"Write the secondary VRG of {self.app.name} on {peer}",
             )
-        except ActivityError:
-            self.skip(f"Set up {peer}", f"{peer} does not answer; done when it returns", peer)
+        except ActivityError as err:
+            kind, line = failure(err)
+            if is_cancelled_exception(err):
+                raise
+            if kind == "StaleEpoch":
+                raise Ended(Outcome.SUPERSEDED, line, foreign_epoch=True) from err
+            why = f"{peer} does not answer; done when it returns" if kind in SILENT else f"{line}; done by the clean-up"
+            self.skip(f"Set up {peer}", why, peer)
             return peer
         return ""

@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from ramen import names
     from ramen.app import ActionKind, Decision, Observed, Role, StoreReport, Volume, Wanted
     from workflows.inputs import ActionInput, ActionResult, Outcome
+    from workflows.looks import SILENT
     from workflows.state import demotion_action
     from workflows.steps import Action, Ended, call, failure
 
@@ -30,9 +31,8 @@ UPLOAD_CHECK_SECONDS, LONGEST_UPLOAD_CHECK_SECONDS = 5, 300
 """First and longest pause between two looks at the stores: the operator uploads some seconds after its promotion
 (vrg.md 3.3). Each look is a dozen events of the history, and an object may be lacking for days."""
 
-ABSENT = ("NotServed", "ClusterUnreachable", "GateClosed", "TimedOut", "ServerBusy")
-"""Failures that mean: this cluster gave no answer now. Nobody asked for a Reprotect, so none waits for a person because
-a cluster or the workers were away; it parks and is started again."""
+FIRST_NOT_YET_SECONDS, LONGEST_NOT_YET_SECONDS = 1, 60
+"""First and longest pause after a step was told that it is too early: conditions are lost for moments (D18)."""
 
 
 @workflow.defn(name="Reprotect")
@@ -219,7 +219,17 @@ class Reprotect(Action):
         limits = short_within(self.given.timings.await_park_seconds)
 
         async def work() -> T:
-            return await _or_park(cluster, self.short(contract, arg, cluster, limits, title))
+            pause = FIRST_NOT_YET_SECONDS
+            while True:
+                try:
+                    return await _or_park(cluster, self.short(contract, arg, cluster, limits, title))
+                except ActivityError as err:
+                    kind, line = failure(err)
+                    if is_cancelled_exception(err) or kind != "NotYet" or not workflow.patched("not-yet-waits"):
+                        raise
+                self.awaits(line)
+                await workflow.sleep(pause)
+                pause = min(pause * 2, LONGEST_NOT_YET_SECONDS)
 
         return await self.step(title, work, cluster=cluster, awaits=f"{cluster} to answer")
 
@@ -241,7 +251,8 @@ async def _or_park(cluster: str, work: Awaitable[T]) -> T:
     try:
         return await work
     except ActivityError as err:
-        if not is_cancelled_exception(err) and failure(err)[0] in ABSENT:
+        # Nobody asked for a Reprotect, so none waits for a person because a cluster or the workers were away.
+        if not is_cancelled_exception(err) and failure(err)[0] in SILENT:
             raise Ended(Outcome.PARKED, f"{cluster} does not answer; goes on when it returns") from err
         raise
 

@@ -14,7 +14,9 @@ from activities.contracts import (
     ClaimedEpoch,
     ClaimEpoch,
     LockRequest,
+    MirrorSeen,
     MirrorState,
+    ReadMirror,
     StoresQuery,
     StoresSeen,
 )
@@ -120,6 +122,20 @@ async def test_a_lock_that_another_took_stops_the_action(stores: Stores) -> None
     assert lock_key("web", "shop") in stores.mirror["s3-dr1"].objects, "another's lock stays"
     await run(stores.activities.release_lock, other)
     assert lock_key("web", "shop") not in stores.mirror["s3-dr1"].objects
+
+
+async def test_a_store_whose_decision_cannot_be_read_has_not_answered(stores: Stores) -> None:
+    """D10: it may hold the newer one."""
+    await run(stores.activities.claim_epoch, claim())
+    for number, profiles, where in ((1, PROFILES, "dr1"), (2, ["s3-dr2"], "dr2")):
+        document = {"phase": "x", "written_at": datetime.now(UTC).isoformat()}
+        decision = Decision(cluster=where, epoch=epoch(number), decided_at=datetime.now(UTC))
+        request = MirrorState(app=APP, epoch=epoch(number), profiles=profiles, document=document, decision=decision)
+        await run(stores.activities.mirror_state, request)
+    for key in (decision_key("web", "shop"), state_key("web", "shop")):
+        stores.mirror["s3-dr2"].objects[key] = (b"{broken", "etag")
+    seen: MirrorSeen = await run(stores.activities.read_mirror, ReadMirror(app=APP.ref, profiles=PROFILES))
+    assert [report.profile for report in seen.stores if not report.reachable] == ["s3-dr2"]
 
 
 async def test_the_witness_of_an_earlier_relocate_is_not_found(stores: Stores) -> None:

@@ -110,6 +110,7 @@ def test_facts_of_the_decision_travel_with_a_promotion_and_end_with_a_demotion()
     promoted = made(decision=Decision(cluster="dr1", previous="dr2"))
     notes = promoted["metadata"]["annotations"]
     assert (notes[names.EPOCH], notes[names.DECISION], notes[names.PREVIOUS]) == ("3.t", "dr1", "dr2")
+    assert notes[names.DECISION_EPOCH] == "3", "a later action may claim the VRG and decide for another"
     assert made(promoted, Role.SECONDARY)["metadata"]["annotations"][names.DECISION] == ""
     assert names.DECISION not in made(promoted)["metadata"]["annotations"]
 

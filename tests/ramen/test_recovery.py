@@ -24,8 +24,11 @@ def vrg(
     previous: str = "",
     action: str = "",
     flag: str = "",
+    claimed_by: str = "",
+    decided_in: str = "",
 ) -> Observed:
     annotations = {names.EPOCH: epoch, names.DECISION: decision, names.PREVIOUS: previous}
+    annotations |= {names.ACTION: claimed_by, names.DECISION_EPOCH: decided_in}
     body: dict[str, Any] = {
         "metadata": {"name": "shop", "namespace": "web", "annotations": annotations},
         "spec": {"replicationState": role, "action": action} | ({flag: True} if flag else {}),
@@ -47,6 +50,8 @@ def silent(cluster: str) -> Observed:
 
 
 P1, S2 = vrg("dr1", "primary", decision="dr1"), vrg("dr2", "secondary")
+CLAIMED1 = vrg("dr1", "primary", "8.b", decision="dr1", decided_in="7", claimed_by="Failover")
+"""dr1 was decided for in epoch 7, and a failover of epoch 8 to another cluster claimed it."""
 PROMOTED2 = vrg("dr2", "primary", "8.b", decision="dr2", previous="dr1")
 
 
@@ -60,10 +65,12 @@ def case(
     claim: str = "",
     decided: str | None = None,
     stores: tuple[str, ...] = (),
+    decided_at: str = "",
 ) -> Any:
     """A row; by default every cluster that answers is placed on dr1."""
     answering = {look.cluster: "dr1" for look in looks if look.reachable}
-    seen = Evidence(APP, looks, placed if placed is not None else answering, Epoch.parse(claim), decided, stores)
+    where = placed if placed is not None else answering
+    seen = Evidence(APP, looks, where, Epoch.parse(claim), decided, stores, Epoch.parse(decided_at))
     return pytest.param(seen, verdict, serving, says, id=name)
 
 
@@ -129,12 +136,76 @@ def case(
             claim="8.b",
         ),
         case(
-            "a promotion that the stores know as decided is held",
+            "a promotion that only the stores know as decided is carried to its decision there",
             [silent("dr1"), PROMOTED2],
-            Verdict.ADOPT,
+            Verdict.FINISH,
             "dr2",
             placed={"dr2": None},
             decided="dr2",
+        ),
+        case(
+            "a side that a failover left is not held against the decision in the stores",
+            [CLAIMED1, silent("dr2")],
+            Verdict.ASK,
+            says="the stores say that epoch 8 decided for dr2",
+            claim="8.b",
+            decided="dr2",
+            decided_at="8.b",
+        ),
+        case(
+            "nor where that side has lost its VRG",
+            [P1, gone("dr2")],
+            Verdict.ASK,
+            says="decided for dr2",
+            claim="8.b",
+            decided="dr2",
+            decided_at="8.b",
+        ),
+        case(
+            "a side that a failover claimed is not held while the stores may lag behind",
+            [CLAIMED1, silent("dr2")],
+            Verdict.ASK,
+            says="a move claimed it with epoch 8",
+            claim="8.b",
+            decided="dr1",
+            decided_at="7.a",
+        ),
+        case(
+            "it is where the stores know that the move ended where it was",
+            [CLAIMED1, silent("dr2")],
+            Verdict.ADOPT,
+            "dr1",
+            claim="8.b",
+            decided="dr1",
+            decided_at="8.b",
+        ),
+        case(
+            "a relocate whose target is silent may have promoted it, or left the source with the only whole copy",
+            [vrg("dr1", "secondary", "8.b", action="Relocate"), silent("dr2")],
+            Verdict.ASK,
+            says="whether dr2 was promoted is not known",
+            placed={"dr1": None},
+            claim="8.b",
+            decided="dr1",
+            decided_at="7.a",
+        ),
+        case(
+            "unless the stores say that it was decided for",
+            [vrg("dr1", "secondary", "8.b", action="Relocate"), silent("dr2")],
+            Verdict.ADOPT,
+            "dr2",
+            placed={"dr1": None},
+            claim="8.b",
+            decided="dr2",
+            decided_at="8.b",
+        ),
+        case(
+            "a Primary that nothing places is placed, also while its peer is away",
+            [P1, silent("dr2")],
+            Verdict.FINISH,
+            "dr1",
+            placed={"dr1": None},
+            decided="dr1",
         ),
         case(
             "a returned Primary of an older epoch is a debt",

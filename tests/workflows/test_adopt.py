@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.contracts import Gate
 from ramen import names
-from ramen.app import AppRef
+from ramen.app import AppRef, Decision
 from ramen.names import DECISION, PREVIOUS
 from ramen.recovery import Verdict
 from tests.workflows.conftest import Application
@@ -188,3 +188,38 @@ async def test_unknown_to_clusters_and_stores_is_said_so(shop: Application, worl
         await adopt(shop)
     assert isinstance(caught.value.cause, ApplicationError)
     assert "--policy" in caught.value.cause.message
+
+
+async def test_a_side_that_was_left_is_not_held_against_the_stores(shop: Application, world: World) -> None:
+    """dr1 answered when the failover claimed it, was lost, and returns when Temporal and dr2 are gone."""
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr2", Gate.READY))
+    answer = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while world.role("dr2") != "primary":
+            await asyncio.sleep(0.05)
+    world.silent.add("dr1")
+    world.hold.clear()
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+    async with asyncio.timeout(20):
+        while not world.mirrored_decision or world.mirrored_decision.cluster != "dr2":
+            await asyncio.sleep(0.05)
+    await forgotten(shop)
+    world.silent = {"dr2"}
+    held = await adopt(shop)
+    assert (held.inference.verdict, held.adopted) == (Verdict.ASK, False)
+    assert "decided for dr2" in held.inference.why
+    assert world.role("dr2") == "primary"
+
+
+async def test_a_primary_that_nothing_places_is_placed_while_its_peer_is_away(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    await forgotten(shop)
+    world.decisions["dr1"] = Decision()
+    world.silent = {"dr2"}
+    held = await adopt(shop)
+    assert (held.inference.verdict, held.adopted) == (Verdict.FINISH, True)
+    assert (await shop.ended(held.workflow_id)).outcome is Outcome.DONE
+    assert world.decisions["dr1"].cluster == "dr1"

@@ -176,3 +176,24 @@ async def test_a_relocate_asks_for_its_own_witness(shop: Application, world: Wor
     assert [epoch for epoch in world.witnessed_of if epoch] == [status.state.epoch]
     await shop.update("abort", OperatorRequest(reason="not seen"))
     assert (await shop.ended(moving.workflow_id)).outcome is Outcome.ABORTED
+
+
+async def test_a_flap_of_the_serving_side_needs_no_person(shop: Application, world: World) -> None:
+    """D18: conditions are lost for moments; a clean-up that nobody watches waits for them to come back."""
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr1", Gate.CLEANED))
+    answer = await shop.move("failover", "dr2")
+    assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
+    child = (await shop.until(lambda view: "/reprotect" in view.child)).child
+    async with asyncio.timeout(20):
+        while "old pods" not in (await shop.steps(child)).steps[-1].title:
+            await asyncio.sleep(0.05)
+    world.vrgs["dr2"]["spec"]["replicationState"] = "flapping"
+    world.hold.clear()
+    async with asyncio.timeout(20):
+        while not (waiting := (await shop.steps(child)).waiting) or "is not Primary" not in waiting.reason:
+            await asyncio.sleep(0.05)
+    assert not (await shop.steps(child)).needs_operator
+    world.vrgs["dr2"]["spec"]["replicationState"] = "primary"
+    await shop.protected()
