@@ -349,9 +349,8 @@ class ClusterActivities:
         """
 
         def desired(profiles: list[str]) -> Object:
-            return desired_vrg(
-                request.app, request.cluster, request.wanted, profiles, vrg, request.decision, request.volumes
-            )
+            known = request.volumes or ([] if request.no_volumes else None)
+            return desired_vrg(request.app, request.cluster, request.wanted, profiles, vrg, request.decision, known)
 
         by_default = desired(ordered_profiles(request.app, request.cluster, {}))
         present: list[str] = ((vrg or {}).get("spec") or {}).get("s3Profiles") or []

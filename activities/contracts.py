@@ -63,7 +63,9 @@ class WriteVrg(Wire):
     decision: Decision | None = None
     """Facts that travel with a promotion (S10)."""
     volumes: list[Volume] = []
-    """Written on the VRG as the volumes last known to be protected (S3)."""
+    """Written on the VRG as the volumes last known to be protected (S3); empty leaves what is there."""
+    no_volumes: bool = False
+    """It was seen that there are none any more: the list on the VRG becomes empty."""
     drawbacks: dict[str, Drawback] = {}
     """By S3 profile, what was wrong with its store for a promotion when the action began (S9)."""
     only_existing: bool = False

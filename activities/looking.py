@@ -58,7 +58,8 @@ async def look(access: ClusterAccess, app: AppRef, cluster: str) -> Observed:
     }
     volumes = [volume for volume in bound_volumes(claims) if (volume.namespace, volume.name) in protected]
     used = {claim["metadata"]["name"] for claim in claims} | {name for _, name in protected}
-    return observed(cluster, vrg, volumes=volumes, pods=count_pods(mounting(pods, used)), tombstone=tombstone)
+    ready = count_pods(mounting(pods, used))
+    return observed(cluster, vrg, volumes=volumes, claims=len(claims), pods=ready, tombstone=tombstone)
 
 
 async def select_pvcs(access: ClusterAccess, namespace: str, selector: dict[str, Any]) -> list[Object]:

@@ -152,6 +152,8 @@ class Observed(Wire):
     vrg: dict[str, Any] | None = None
     volumes: list[Volume] = []
     """Bound PVCs that the VRG protects on that cluster."""
+    claims: int | None = None
+    """Number of PVCs that the application selects there, bound or not; None where they were not looked at."""
     pods: PodCount = PodCount()
     version: str = ""
     tombstone: Epoch | None = None
@@ -164,6 +166,15 @@ class Observed(Wire):
     def epoch(self) -> Epoch | None:
         """The newest epoch that the cluster shows: the VRG's, or the tombstone's."""
         return Epoch.of(self.vrg) or self.tombstone
+
+    @property
+    def has_no_volumes(self) -> bool:
+        """Whether a settled Primary has none: none that is selected, and none that its operator still protects (S3)."""
+        vrg = self.vrg or {}
+        status = vrg.get("status") or {}
+        is_settled = status.get("observedGeneration") == (vrg.get("metadata") or {}).get("generation")
+        is_primary = self.role == Role.PRIMARY and status.get("state") == "Primary"
+        return is_settled and is_primary and self.claims == 0 and not status.get("protectedPVCs")
 
     @property
     def role(self) -> str | None:

@@ -53,7 +53,7 @@ def desired_vrg(
     """The whole VRG wanted on `cluster`, in the form in which Go would write it (vrg.md 1.3).
 
     The normal form keeps the operator's first update from raising the generation. `s3_profiles` is written in the
-    given order. An empty `volumes` leaves the list on the VRG as it is, because an empty list would allow an empty
+    given order. Without `volumes` the list on the VRG stays as it is, because an empty one would allow an empty
     restore (S3).
     """
     old_spec: Object = (present or {}).get("spec") or {}
@@ -86,7 +86,7 @@ def desired_vrg(
         "name": app.name,
         "namespace": app.namespace,
         "labels": {names.CREATED_BY_RAMEN: "true"},
-        "annotations": _annotations(app, cluster, wanted, present, decision, volumes or []),
+        "annotations": _annotations(app, cluster, wanted, present, decision, volumes),
     }
     return deepcopy({"apiVersion": VRG.api_version, "kind": VRG.kind, "metadata": metadata, "spec": spec})
 
@@ -97,7 +97,7 @@ def _annotations(
     wanted: Wanted,
     present: Object | None,
     decision: Decision | None,
-    volumes: list[Volume],
+    volumes: list[Volume] | None,
 ) -> dict[str, str]:
     old = annotations_of(present)
     written = {
@@ -114,7 +114,7 @@ def _annotations(
     elif wanted.role.value == "secondary" and names.DECISION in old:
         # A decision that an older epoch left behind must not be read as the decision of this one (S10).
         written |= {names.DECISION: "", names.PREVIOUS: "", names.DECISION_EPOCH: ""}
-    if volumes:
+    if volumes is not None:
         written[names.VOLUMES] = volumes_text(volumes)
     return written
 
@@ -242,15 +242,25 @@ def slim(vrg: Object) -> Object:
         for condition in status.get("conditions") or []
     ]
     slim_status["protectedPVCs"] = [
-        _only(entry, "namespace", "name", "lastSyncTime") for entry in status.get("protectedPVCs") or []
+        _only(entry, "namespace", "name", "lastSyncTime", "protectedByVolSync")
+        for entry in status.get("protectedPVCs") or []
     ]
     return {
         "apiVersion": VRG.api_version,
         "kind": VRG.kind,
         "metadata": slim_metadata,
-        # An adoption takes the selector over: without it an application would be every PVC of its namespace.
+        # An adoption takes the selector over: without it an application would be every PVC of its namespace. The last
+        # two are not carried, and an adoption that did not know of them would take them away.
         "spec": _only(
-            spec, "replicationState", "action", "prepareForFinalSync", "runFinalSync", "s3Profiles", "pvcSelector"
+            spec,
+            "replicationState",
+            "action",
+            "prepareForFinalSync",
+            "runFinalSync",
+            "s3Profiles",
+            "pvcSelector",
+            "kubeObjectProtection",
+            "protectedNamespaces",
         ),
         "status": slim_status,
     }

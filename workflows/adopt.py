@@ -184,6 +184,11 @@ class Adopt:
         request = adoption.request_of(given, list(looks))
         if request is None:
             raise _refused(f"no cluster that answers has a VRG {given.app}: there is nothing to adopt.{also}")
+        if volumes := adoption.replicated_by_volsync(list(looks)):
+            raise _refused(
+                f"{', '.join(volumes)} of {given.app} {'is' if len(volumes) == 1 else 'are'} protected with VolSync, "
+                "which is not carried in this release. Nothing was changed."
+            )
         return await call(
             contracts.resolve_application,
             request,

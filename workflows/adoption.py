@@ -48,16 +48,29 @@ def request_of(given: AdoptRequest, looks: list[Observed]) -> ProtectRequest | N
         return None
     home = next((look for look in having if look.role == "primary"), having[0])
     vrg: dict[str, Any] = home.vrg or {}
+    found = vrg.get("spec") or {}
     spec = {
         "placementRef": {"kind": "Placement", "name": given.placement or given.app.name},
         "drPolicyRef": {"name": given.policy},
         "preferredCluster": home.cluster,
-        "pvcSelector": (vrg.get("spec") or {}).get("pvcSelector") or {},
+        "pvcSelector": found.get("pvcSelector") or {},
     }
+    # What is not carried has to be there to be refused: the first write of the VRG would take it away.
+    spec |= {key: found[key] for key in ("kubeObjectProtection", "protectedNamespaces") if key in found}
     annotations = (vrg.get("metadata") or {}).get("annotations") or {}
     return ProtectRequest(
-        namespace=given.app.namespace, name=given.app.name, spec=spec, uid=annotations.get(names.DRPC_UID, "")
+        namespace=given.app.namespace,
+        name=given.app.name,
+        spec=spec,
+        annotations={key: annotations[key] for key in names.USER_SWITCHES if key in annotations},
+        uid=annotations.get(names.DRPC_UID, ""),
     )
+
+
+def replicated_by_volsync(looks: list[Observed]) -> list[str]:
+    """Names of the volumes that a hub protected with VolSync, which is not carried."""
+    entries = [entry for look in looks for entry in ((look.vrg or {}).get("status") or {}).get("protectedPVCs") or []]
+    return sorted({str(entry.get("name")) for entry in entries if entry.get("protectedByVolSync")})
 
 
 def state_of(

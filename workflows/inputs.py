@@ -170,6 +170,8 @@ class ActionResult(Wire):
     wanted: dict[str, Wanted] = {}
     decision: Decision | None = None
     volumes: list[Volume] = []
+    no_volumes: bool = False
+    """The cluster that serves showed that there are none, not even ones that its operator still holds."""
     promoted: bool = False
     """The target was asked to be Primary: whatever happened later, the side it left is no longer the newest copy."""
     serving_at: datetime | None = None

@@ -66,7 +66,8 @@ class Reprotect(Action):
             await self._clean(peer)
         expected = self.given.volumes
         if is_claiming := workflow.patched("claims-home"):
-            expected = (await self._claim_home()).volumes or expected
+            seen = await self._claim_home()
+            expected = [] if seen.has_no_volumes else seen.volumes or expected
         decision = Decision(
             cluster=self.home,
             previous=self.given.decision.previous,
@@ -92,7 +93,7 @@ class Reprotect(Action):
         await self._uploaded(volumes)
         for peer in self.app.others(self.home):
             # The peer keeps the list of volumes, so that a promotion there knows what must be restored (S3).
-            await self._write_secondary(peer, volumes, f"Record the protected volumes on {peer}")
+            await self._write_secondary(peer, serving, f"Record the protected volumes on {peer}")
         self.phase("Protected")
         return ActionResult(
             action=self.kind,
@@ -101,6 +102,7 @@ class Reprotect(Action):
             wanted=self.wanted,
             decision=decision,
             volumes=volumes,
+            no_volumes=serving.has_no_volumes,
             cleaned_at=cleaned_at,
             reprotected_at=workflow.now(),
             data_as_of=_last_sync(serving),
@@ -155,12 +157,18 @@ class Reprotect(Action):
         )
         await self._until(peer, Gate.CLEANED, f"the old pods and volumes of {self.app.name} on {peer} to go")
 
-    async def _write_secondary(self, peer: str, volumes: list[Volume], title: str) -> None:
+    async def _write_secondary(self, peer: str, serving: Observed, title: str) -> None:
         await self._on(
             peer,
             title,
             contracts.write_vrg,
-            contracts.WriteVrg(app=self.app, cluster=peer, wanted=self.wanted[peer], volumes=volumes),
+            contracts.WriteVrg(
+                app=self.app,
+                cluster=peer,
+                wanted=self.wanted[peer],
+                volumes=serving.volumes,
+                no_volumes=serving.has_no_volumes,
+            ),
         )
 
     async def _synchronised(self, volumes: list[Volume]) -> Observed:

@@ -347,7 +347,7 @@ def after(state: AppState, record: ActionRecord, result: ActionResult, now: date
     """The entity's state after an action ended, whichever way (D4, D6, S2)."""
     protected, last_good = dict(state.protected), dict(state.last_good)
     decision = result.decision or state.decision
-    volumes = result.volumes or state.volumes
+    volumes = [] if result.no_volumes else result.volumes or state.volumes
     if result.promoted and record.kind is not ActionKind.REPROTECT:
         # Whoever is not promoted is behind from this moment on, and the promoted side has no other copy yet.
         for cluster in list(protected):

@@ -115,12 +115,13 @@ def test_facts_of_the_decision_travel_with_a_promotion_and_end_with_a_demotion()
     assert names.DECISION not in made(promoted)["metadata"]["annotations"]
 
 
-def test_an_empty_list_of_volumes_erases_none() -> None:
+def test_the_list_of_volumes_is_erased_on_purpose_only() -> None:
     volumes = [Volume(namespace="web", name="b", pv="pv-b"), Volume(namespace="web", name="a", pv="pv-a")]
     vrg = made(volumes=volumes)
     assert volumes_of(vrg) == [volumes[1], volumes[0]]
     merged = merge(vrg, made(vrg, role=Role.SECONDARY))
     assert volumes_of(merged) == [volumes[1], volumes[0]]
+    assert volumes_of(merge(vrg, made(vrg, role=Role.SECONDARY, volumes=[]))) == []
     vrg["metadata"]["annotations"][names.VOLUMES] = "not json"
     assert volumes_of(vrg) == []
 

@@ -197,3 +197,15 @@ async def test_a_flap_of_the_serving_side_needs_no_person(shop: Application, wor
     assert not (await shop.steps(child)).needs_operator
     world.vrgs["dr2"]["spec"]["replicationState"] = "primary"
     await shop.protected()
+
+
+async def test_an_application_whose_last_volume_went_is_known_to_have_none(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.volumes = []
+    await shop.entity.signal("vrg_observed", ClusterSignal(cluster="dr1"))
+    status = await shop.until(lambda view: not view.child and view.state.known_empty)
+    assert status.state.volumes == []
+    world.stored = {profile: [] for profile in world.stored}
+    moving = await shop.move("failover", "dr2")
+    assert (await shop.ended(moving.workflow_id)).outcome is Outcome.DONE

@@ -190,7 +190,8 @@ class World:
         vrg = self.vrgs.get(cluster)
         primary = vrg is not None and vrg["spec"]["replicationState"] == "primary"
         volumes = [v for v in self.volumes if v.name not in self.dropped] if primary else []
-        return Observed(cluster=cluster, vrg=vrg, volumes=volumes, pods=PodCount(ready=1, total=1))
+        claims = len(self.volumes) if primary else 0
+        return Observed(cluster=cluster, vrg=vrg, volumes=volumes, claims=claims, pods=PodCount(ready=1, total=1))
 
     def _write(self, cluster: str, wanted: Wanted) -> None:
         role, epoch = wanted.role.value, wanted.epoch
