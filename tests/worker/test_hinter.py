@@ -7,6 +7,7 @@ import pytest
 from activities.access.protocol import Object
 from activities.waiting import Key
 from tests.worker.fakes import vrg
+from tests.worker.test_attention import told
 from worker.watches import FIRST_PAUSE_SECONDS, FOLLOWER_SECONDS, Hinter
 from workflows.inputs import ClusterSignal
 
@@ -43,6 +44,7 @@ def scene() -> Scene:
 
 
 async def test_agreement_sends_nothing(scene: Scene) -> None:
+    scene.seen["dr2"] = vrg("secondary", volumes=told("data"))
     await scene.change("dr1", vrg("primary", protected=("data",)))
     assert await scene.after(3600) == 0
     assert scene.sent == []
