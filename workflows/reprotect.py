@@ -31,8 +31,9 @@ UPLOAD_CHECK_SECONDS, LONGEST_UPLOAD_CHECK_SECONDS = 5, 300
 """First and longest pause between two looks at the stores: the operator uploads some seconds after its promotion
 (vrg.md 3.3). Each look is a dozen events of the history, and an object may be lacking for days."""
 
-FIRST_NOT_YET_SECONDS, LONGEST_NOT_YET_SECONDS = 1, 60
-"""First and longest pause after a step was told that it is too early: conditions are lost for moments (D18)."""
+NOT_YET_SECONDS = (1, 2, 4, 8, 16, 32, 60)
+"""Pauses after a step was told that it is too early: conditions are lost for moments (D18), and nobody watches a
+clean-up. What lasts for two minutes is no flap and needs a person."""
 
 
 @workflow.defn(name="Reprotect")
@@ -227,8 +228,7 @@ class Reprotect(Action):
         limits = short_within(self.given.timings.await_park_seconds)
 
         async def work() -> T:
-            pause = FIRST_NOT_YET_SECONDS
-            while True:
+            for pause in NOT_YET_SECONDS:
                 try:
                     return await _or_park(cluster, self.short(contract, arg, cluster, limits, title))
                 except ActivityError as err:
@@ -237,7 +237,7 @@ class Reprotect(Action):
                         raise
                 self.awaits(line)
                 await workflow.sleep(pause)
-                pause = min(pause * 2, LONGEST_NOT_YET_SECONDS)
+            return await _or_park(cluster, self.short(contract, arg, cluster, limits, title))
 
         return await self.step(title, work, cluster=cluster, awaits=f"{cluster} to answer")
 
