@@ -233,7 +233,9 @@ class Reprotect(Action):
                     return await _or_park(cluster, self.short(contract, arg, cluster, limits, title))
                 except ActivityError as err:
                     kind, line = failure(err)
-                    if is_cancelled_exception(err) or kind != "NotYet" or not workflow.patched("not-yet-waits"):
+                    # An activity that fails when it is told to end does not say so: a stop must not be waited over.
+                    is_stopped = is_cancelled_exception(err) or self._ending
+                    if is_stopped or kind != "NotYet" or not workflow.patched("not-yet-waits"):
                         raise
                 self.awaits(line)
                 await workflow.sleep(pause)

@@ -311,8 +311,9 @@ async def test_failover_back_before_reprotected_is_refused_and_goes_on_with_the_
     assert (await shop.ended(back.workflow_id)).outcome is Outcome.DONE
 
 
-async def test_a_reprotect_makes_way_although_its_activity_succeeds_after_the_stop(
-    shop: Application, world: World
+@pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
+async def test_a_reprotect_makes_way_although_its_activity_ends_otherwise_after_the_stop(
+    shop: Application, world: World, fails: bool
 ) -> None:
     await shop.protect()
     await shop.protected()
@@ -328,6 +329,8 @@ async def test_a_reprotect_makes_way_although_its_activity_succeeds_after_the_st
         back = asyncio.create_task(shop.move("failover", "dr1", accept_data_loss=True))
         while not await shop.has_event(reprotect, EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED):
             await asyncio.sleep(0.05)
+    if fails:
+        world.vrgs["dr2"]["spec"]["replicationState"] = "flapping"  # what is published needs a Primary
     world.publishing["dr2"].set()
     assert (await shop.ended((await back).workflow_id)).outcome is Outcome.DONE
     assert (await shop.ended(reprotect)).outcome is Outcome.SUPERSEDED

@@ -307,11 +307,14 @@ class World:
 
     async def publish_decision(self, request: contracts.PublishDecision) -> None:
         self._reach(request.cluster)
+        if request.require_primary:
+            found = Epoch.of(self.vrgs.get(request.cluster))
+            check_write(request.epoch, found, f"VRG on {request.cluster}")
+            if found != request.epoch:
+                raise ApplicationError(f"{request.cluster} does not carry the epoch yet", type="NotYet")
         if request.cluster in self.publishing:
             await self.publishing[request.cluster].wait()
         role = self.role(request.cluster)
-        if request.require_primary and Epoch.of(self.vrgs.get(request.cluster)) != request.epoch:
-            raise ApplicationError(f"{request.cluster} does not carry the epoch yet", type="NotYet")
         if request.require_primary and role != "primary":
             raise ApplicationError(f"{request.cluster} is not Primary", type="NotYet")
         if request.require_accepted_secondary and role != Role.SECONDARY:
