@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from activities import looking
 from activities.access.protocol import ClusterAccess, Object
 from activities.contracts import AwaitVrg, Gate
+from activities.waiting import object_key
 from activities.witness import volume_key
 from ramen import gates
 from ramen.app import AppRef, Volume
@@ -28,6 +29,9 @@ from ramen.objects import PRIMARY, SECONDARY, VRG
 RESTORE_GRACE_SECONDS = 5.0
 """How long a volume may be missing on a primary that reports ready: binding takes a moment, a lost one never comes."""
 
+NO_REPLICATION = "no VolumeReplication"
+"""Why a volume that the operator does not replicate, or not yet, lacks its proof."""
+
 Rule = Callable[[VRGRead], Verdict]
 
 
@@ -39,6 +43,8 @@ class Judge:
 
     def __init__(self, app: AppRef, cluster: str, rule: Rule) -> None:
         self.app, self.cluster, self._rule = app, cluster, rule
+        self.gone: set[tuple[str, str]] = set()
+        """Namespaces and names of volumes that the last `verify` held the gate for without, their PVCs being gone."""
 
     def glance(self, vrg: Object | None) -> str:
         """Why the gate does not hold by what the watch says; empty when it may."""
@@ -134,16 +140,16 @@ class ReplicationProof:
     volumes: list[Volume]
     _syncs: dict[tuple[str, str, str], _Syncs] = field(default_factory=dict)
 
-    def unproven(self, replications: list[Object]) -> list[str]:
-        """Names of the volumes that still lack the proof, each with why."""
+    def unproven(self, replications: list[Object]) -> dict[tuple[str, str], str]:
+        """By namespace and name: the volumes that still lack the proof, and why."""
         by_volume = {volume_key(obj): obj for obj in replications}
-        reasons = ((str(volume), self._why(volume, by_volume)) for volume in self.volumes)
-        return [f"{name} ({why})" for name, why in reasons if why]
+        reasons = {(volume.namespace, volume.name): self._why(volume, by_volume) for volume in self.volumes}
+        return {key: why for key, why in reasons.items() if why}
 
     def _why(self, volume: Volume, by_volume: dict[tuple[str, str], Object]) -> str:
         found = by_volume.get((volume.namespace, volume.name))
         if found is None:
-            return "no VolumeReplication"
+            return NO_REPLICATION
         status, generation = found.get("status") or {}, found["metadata"].get("generation")
         promoted = next(
             (
@@ -171,7 +177,10 @@ class ReplicationProof:
 
 
 class ReprotectedJudge(Judge):
-    """The VRG is wanted primary and every volume has the proof of D16; no volumes, nothing to replicate."""
+    """The VRG is wanted primary and every volume has the proof of D16; no volumes, nothing to replicate.
+
+    A volume whose PVC somebody removed meanwhile is not waited for; it is `gone`, and nothing was proven of it.
+    """
 
     follows_replications = True
 
@@ -182,20 +191,33 @@ class ReprotectedJudge(Judge):
 
     def glance(self, vrg: Object | None) -> str:
         """See `Judge.glance`."""
-        return super().glance(vrg) or self._unproven(self._replications())
+        if why := super().glance(vrg):
+            return why
+        entries = ((vrg or {}).get("status") or {}).get("protectedPVCs") or []
+        listed = {(entry.get("namespace") or self.app.namespace, entry["name"]) for entry in entries}
+        left = self._proof.unproven(self._replications())
+        # What the operator neither lists nor replicates may be gone; only the API server can say so.
+        return self._text({key: why for key, why in left.items() if key in listed or why != NO_REPLICATION})
 
     async def verify(self, access: ClusterAccess, vrg: Object | None) -> str:
         """See `Judge.verify`."""
+        self.gone = set()
         why = super().glance(vrg)
         if why or not self._proof.volumes:
             return why
         labels = f"{OWNER_NAME}={self.app.name},{OWNER_NAMESPACE}={self.app.namespace}"
         found, _ = await access.list(VOLUME_REPLICATION, self.app.namespace, labels=labels)
-        return self._unproven(found)
+        left = self._proof.unproven(found)
+        doubtful = {key for key, why in left.items() if why == NO_REPLICATION}
+        if doubtful:
+            namespaces = sorted({namespace for namespace, _ in doubtful})
+            lists = await asyncio.gather(*(access.list(PVC, namespace) for namespace in namespaces))
+            self.gone = doubtful - {object_key(claim) for claims, _ in lists for claim in claims}
+        return self._text({key: why for key, why in left.items() if key not in self.gone})
 
-    def _unproven(self, replications: list[Object]) -> str:
-        left = self._proof.unproven(replications)
-        return f"{self.cluster}: no sync since the promotion of {looking.listed(left)}." if left else ""
+    def _text(self, left: dict[tuple[str, str], str]) -> str:
+        names = looking.listed([f"{name} ({why})" for (_, name), why in left.items()])
+        return f"{self.cluster}: no sync since the promotion of {names}." if left else ""
 
 
 def judge_of(

@@ -77,7 +77,9 @@ class Waits:
         if request.gate in (Gate.READY, Gate.REPROTECTED):
             # Whoever waits for these wants to remember the volumes that they hold for (S3).
             seen = await looking.look(self._access(request.cluster), request.app, request.cluster)
-            return seen.model_copy(update=waited)
+            # A PVC that was made anew under a name that was gone a moment ago has proven nothing (D16).
+            volumes = [volume for volume in seen.volumes if (volume.namespace, volume.name) not in judge.gone]
+            return seen.model_copy(update=waited | {"volumes": volumes})
         return looking.observed(request.cluster, vrg).model_copy(update=waited)
 
     async def demote_witnessed(self, request: DemoteWitnessed, write: Write) -> DemoteResult:

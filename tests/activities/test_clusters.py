@@ -553,6 +553,46 @@ async def test_without_a_promotion_time_two_advances_prove_it(world: World) -> N
     await wait
 
 
+async def test_a_volume_that_was_removed_meanwhile_is_not_waited_for_and_not_called_proven(world: World) -> None:
+    await made_primary(world)
+    world.bind(*VOLUMES)
+    both = [{"namespace": "web", "name": volume.name} for volume in VOLUMES]
+    world.settle(protectedPVCs=both)
+    promoted, told = "2026-01-01T10:00:00Z", Told()
+    world.replicate("data-0", "primary", promoted=promoted, synced=promoted)
+    wait = asyncio.create_task(told.run(world.activities.await_vrg, awaiting(Gate.REPROTECTED, volumes=VOLUMES)))
+    await until(lambda: any("data-0" in beat and "data-1 (no VolumeReplication)" in beat for beat in told.beats))
+    world.replicate("data-0", "primary", promoted=promoted, synced="2026-01-01T10:00:01Z")
+    await until(lambda: "data-0" not in told.beats[-1])
+    assert not wait.done(), "the operator still lists data-1"
+    world.settle(protectedPVCs=both[:1])
+    calls = world.clusters["dr1"].calls
+    looks = calls["list", PVC.plural]
+    await until(lambda: calls["list", PVC.plural] > looks + 1)
+    assert not wait.done(), "its PVC is still there"
+    world.clusters["dr1"].drop(PVC, "data-1", "web")
+    seen: Observed = await wait
+    assert [volume.name for volume in seen.volumes] == ["data-0"]
+
+
+async def test_a_volume_made_anew_under_a_name_that_was_gone_has_proven_nothing(world: World) -> None:
+    """D16: it comes back between the read that ends the wait and the look that says which volumes there are."""
+    await made_primary(world)
+    world.settle()
+    dr1 = world.clusters["dr1"]
+
+    def come_back(verb: str, kind: Kind, name: str) -> None:
+        if (verb, kind) == ("get", VRG) and dr1.calls["list", PVC.plural] == 1:
+            dr1.before = None
+            world.bind(*VOLUMES[:1])
+            world.settle(protectedPVCs=[{"namespace": "web", "name": "data-0"}])
+
+    dr1.before = come_back
+    seen: Observed = await run(world.activities.await_vrg, awaiting(Gate.REPROTECTED, volumes=VOLUMES[:1]))
+    assert seen.claims == 1
+    assert seen.volumes == []
+
+
 async def test_without_volumes_there_is_nothing_to_replicate(world: World) -> None:
     await made_primary(world)
     await run(world.activities.await_vrg, awaiting(Gate.REPROTECTED))
