@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ from starter.client import Hubless
 
 async def run(path: Path, state: State, seconds: float, size: int, only: str) -> None:
     """Runs what was not run yet until the time is up."""
+    code = _commit()
     with tempfile.TemporaryDirectory(prefix="hubless-chaos-") as directory:
         sandbox = Sandbox(Path(directory), "chaos", say=console.action)
         limit = time.monotonic() + seconds
@@ -49,7 +51,7 @@ async def run(path: Path, state: State, seconds: float, size: int, only: str) ->
                     console.action("the time is up; run it again to go on")
                     break
                 results = await bench.batch(group, steps)
-                state.results.update(results)
+                state.results.update({row: found.model_copy(update={"commit": code}) for row, found in results.items()})
                 state.save(path)
                 for row_id, result in results.items():
                     if result.verdict != "passed":
@@ -58,6 +60,15 @@ async def run(path: Path, state: State, seconds: float, size: int, only: str) ->
             await driver.close()
         finally:
             await sandbox.down()
+
+
+def _commit() -> str:
+    """The commit of the code that runs, with `-dirty` when something differs from it; empty outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _undone(state: State, row: Row) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -94,6 +97,8 @@ class Result(BaseModel):
     """Seconds from the fault to everything at rest."""
     held_by: str = ""
     """Cluster of the worker in which the step stood."""
+    commit: str = ""
+    """Code that ran, as `git describe` names it; a table of several commits shows less than one of one."""
 
 
 class State(BaseModel):
@@ -146,11 +151,28 @@ def plan(steps: list[Step], seed: int) -> list[Row]:
 
 
 def batches(rows: list[Row], size: int) -> list[list[Row]]:
-    """Rows that run at once: one fault of one part, every step at most once, no more than `size`."""
+    """Rows that run at once: one fault of one part, every step at most once, no more than `size`, and about as many
+    in each batch, because one row takes nearly as long as many."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.part, row.fault), []).append(row)
-    return [group[at : at + size] for group in groups.values() for at in range(0, len(group), size)]
+    found = []
+    for group in groups.values():
+        number = math.ceil(len(group) / size)
+        cuts = [len(group) * at // number for at in range(number + 1)]
+        found += [group[first:last] for first, last in pairwise(cuts)]
+    return found
+
+
+def commits(state: State, rows: list[Row]) -> dict[str, int]:
+    """How many rows were run on which commit, most rows first."""
+    found = Counter(result.commit or "unknown" for row in rows if (result := _ran(state, row)))
+    return dict(found.most_common())
+
+
+def _ran(state: State, row: Row) -> Result | None:
+    result = state.results.get(row.id)
+    return result if result and result.verdict != "not run" else None
 
 
 def counts(state: State, rows: list[Row]) -> dict[Verdict, int]:

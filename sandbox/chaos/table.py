@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sandbox.chaos.plan import Row, State, counts, plan
+from sandbox.chaos.plan import Row, State, commits, counts, plan
 from starter import console
 
 
@@ -44,4 +44,6 @@ def report(path: Path) -> int:
         f"seed {state.seed}: {len(rows)} rows, {found['passed']} passed, {found['failed']} failed, "
         f"{found['not run']} not run"
     )
+    if ran := commits(state, rows):
+        console.result("rows by commit: " + ", ".join(f"{commit} {number}" for commit, number in ran.items()))
     return 1 if found["failed"] else 3 if found["not run"] else 0

@@ -58,6 +58,11 @@ def test_a_batch_breaks_one_part_and_has_each_step_once() -> None:
         assert len({row.step for row in batch}) == len(batch)
 
 
+def test_batches_of_one_part_are_of_about_one_size() -> None:
+    rows = [row for row in plan(STEPS, 1) if (row.part, row.fault) == ("Temporal", "kill")]
+    assert {len(batch) for batch in batches(rows, len(rows) - 1)} <= {len(rows) // 2, (len(rows) + 1) // 2}
+
+
 @pytest.mark.parametrize(
     ("verdicts", "code"), [(["passed", "failed"], 1), (["passed", "not run"], 3), (["passed"] * 999, 0)]
 )
@@ -76,6 +81,15 @@ def test_the_table_counts_and_names_what_failed() -> None:
     state = State(seed=1, steps=STEPS, results={row.id: Result(verdict="failed", detail="a write was lost")})
     assert counts(state, [row]) == {"passed": 0, "failed": 1, "not run": 0}
     assert "a write was lost" in table(state, [row])
+
+
+def test_the_table_says_on_which_commits_its_rows_were_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = plan(STEPS[:1], 1)
+    passed = [Result(verdict="passed", commit=commit) for commit in ("abc", "abc", "def-dirty", "")]
+    results = dict(zip([row.id for row in rows], [*passed, Result(verdict="not run", commit="abc")], strict=False))
+    State(seed=1, steps=STEPS[:1], results=results).save(tmp_path / "chaos.json")
+    report(tmp_path / "chaos.json")
+    assert "rows by commit: abc 2, def-dirty 1, unknown 1" in capsys.readouterr().out
 
 
 def test_every_step_meets_a_lost_history() -> None:
