@@ -24,6 +24,7 @@ from activities.contracts import (
     PublishDecision,
     ReadDecision,
     ReadVrg,
+    RefreshVrg,
     ReleaseVrg,
     RemoveRestored,
     RequestUpload,
@@ -42,6 +43,7 @@ from ramen.desired import (
     desired_vrg,
     merge,
     ordered_profiles,
+    refreshed,
     released_annotations,
     same_profiles,
 )
@@ -169,6 +171,22 @@ class ClusterActivities:
     async def write_vrg(self, request: WriteVrg) -> Observed:
         """See the contract."""
         return await self._write(request)
+
+    @implements(contracts.refresh_vrg)
+    async def refresh_vrg(self, request: RefreshVrg) -> Observed:
+        """See the contract; the role is nobody's business here, so a VRG of whatever role keeps it."""
+        app, cluster = request.app.ref, request.cluster
+        access = self._clusters.access(cluster)
+
+        async def refresh() -> Observed:
+            vrg = await looking.read_vrg(access, app)
+            if vrg is None:
+                return looking.observed(cluster, None)
+            await self._check_vrg(access, app, cluster, vrg, request.epoch)
+            body = refreshed(vrg, request.app.peer_classes)
+            return looking.observed(cluster, await access.replace(VRG, body) if body else vrg)
+
+        return await _deciding_again(refresh, looking.what(app, cluster))
 
     @implements(contracts.delete_vrg)
     async def delete_vrg(self, request: DeleteVrg) -> None:

@@ -83,6 +83,15 @@ class StampEpoch(Wire):
     """Written too where given: a VRG that a hub made does not say which clusters belong together (S8)."""
 
 
+class RefreshVrg(Wire):
+    """Gives a VRG the peer classes that its policy got since (drpc.md 2.5)."""
+
+    app: AppSpec
+    """With the policy's peer classes of now."""
+    cluster: str
+    epoch: Epoch
+
+
 class AwaitVrg(Wire):
     app: AppRef
     cluster: str
@@ -371,6 +380,12 @@ async def stamp_epoch(request: StampEpoch) -> Observed:
     raise NotImplementedError
 
 
+@activity.defn(name="refresh_vrg")
+async def refresh_vrg(request: RefreshVrg) -> Observed:
+    """Writes the policy's peer classes on a VRG that lacks some, and nothing else of it; raises StaleEpoch."""
+    raise NotImplementedError
+
+
 @activity.defn(name="write_vrg")
 async def write_vrg(request: WriteVrg) -> Observed:
     """Writes the desired VRG if it differs; raises StaleEpoch, also where it would create."""
@@ -443,6 +458,12 @@ async def resolve_application(request: ProtectRequest) -> AppSpec:
 
     Raises Refused with the remedy.
     """
+    raise NotImplementedError
+
+
+@activity.defn(name="read_peer_classes")
+async def read_peer_classes(policy: str) -> list[dict[str, Any]]:
+    """Reads the peer classes of a DRPolicy's status where one answers; raises Refused where there is no such policy."""
     raise NotImplementedError
 
 

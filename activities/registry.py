@@ -57,6 +57,7 @@ def register(
         stores.mirror_state,
         stores.append_history,
         surveys.resolve_application,
+        surveys.read_peer_classes,
         surveys.check_policies,
         on_clusters.last_seen,
         on_clusters.cluster_health,
@@ -70,6 +71,7 @@ def register(
     cluster: list[Callable[..., Any]] = [
         on_clusters.read_vrg,
         on_clusters.stamp_epoch,
+        on_clusters.refresh_vrg,
         on_clusters.write_vrg,
         on_clusters.await_vrg,
         on_clusters.apply_vrg,

@@ -94,6 +94,11 @@ class SurveyActivities:
             switches={key: value for key, value in request.annotations.items() if key in names.USER_SWITCHES},
         )
 
+    @implements(contracts.read_peer_classes)
+    async def read_peer_classes(self, policy: str) -> list[dict[str, Any]]:
+        """See the contract; reads where `resolve_application` does."""
+        return [entry.model_dump(mode="json") for entry in _peer_classes((await self._policy(policy))[0])]
+
     @implements(contracts.survey_cluster)
     async def survey_cluster(self, request: Survey) -> SurveyResult:
         """See the contract; raises KindMissing, naming the remedy, where the VRG's own kind is not installed."""

@@ -137,6 +137,47 @@ def peer_classes(present: list[Object], policy: list[Object]) -> list[Object]:
     return result
 
 
+def refreshed(vrg: Object, policy: list[Object]) -> Object | None:
+    """A VRG with the policy's peer classes, all else as it is; None when it has them (drpc.md 2.5)."""
+    present = ((vrg.get("spec") or {}).get("async") or {}).get("peerClasses") or []
+    classes = peer_classes(present, policy)
+    if _reduced(classes) == _reduced(present):
+        return None
+    body = deepcopy(vrg)
+    body["spec"]["async"] = {**(body["spec"].get("async") or {}), "peerClasses": deepcopy(classes)}
+    return body
+
+
+def lacks_classes(vrg: Object, policies: Iterable[Object]) -> bool:
+    """Whether the policy of a VRG has peer classes that the VRG was not given yet.
+
+    A VRG does not name its policy, but everything in which policies differ stands on it: their clusters, interval and
+    selectors. Where several are equal in all of these, one whose classes the VRG has will do.
+    """
+    facts = _policy_facts(annotations_of(vrg).get(names.CLUSTERS, "").split(","), (vrg.get("spec") or {}).get("async"))
+    alike = [
+        policy
+        for policy in policies
+        if facts == _policy_facts((policy.get("spec") or {}).get("drClusters"), policy.get("spec"))
+    ]
+    return bool(alike) and all(refreshed(vrg, status_classes(policy)) for policy in alike)
+
+
+def status_classes(policy: Object) -> list[Object]:
+    """The peer classes of a DRPolicy's status; empty while it has none."""
+    return ((policy.get("status") or {}).get("async") or {}).get("peerClasses") or []
+
+
+def _policy_facts(clusters: list[str] | None, spec: Object | None) -> tuple[frozenset[str], Object]:
+    keys = (
+        "schedulingInterval",
+        "replicationClassSelector",
+        "volumeSnapshotClassSelector",
+        "volumeGroupSnapshotClassSelector",
+    )
+    return frozenset(clusters or []), normal_form(_only(spec or {}, *keys))
+
+
 def _pair(entry: Object) -> tuple[str, frozenset[str]]:
     return str(entry.get("storageClassName", "")), frozenset(entry.get("clusterIDs") or [])
 

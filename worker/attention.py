@@ -7,11 +7,12 @@ VRGs, so VRGs that disagree with each other show that something decided has not 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ramen import names
 from ramen.app import Role
+from ramen.desired import lacks_classes
 from ramen.epoch import Epoch
 
 Object = dict[str, Any]
@@ -38,6 +39,15 @@ def needs_attention(seen: Seen) -> str | None:
         or _role_differs(present, complete=set(clusters_of_any(present)) <= set(seen))
         or _volumes_differ(present)
     )
+
+
+def lacks_policy_classes(seen: Seen, policies: Iterable[Object]) -> str | None:
+    """Which VRGs lack peer classes that their policy got since, in one line; None when none does (drpc.md 2.5)."""
+    known = list(policies)
+    behind = [
+        cluster for cluster, vrg in sorted(seen.items()) if vrg and clusters_of(vrg) and lacks_classes(vrg, known)
+    ]
+    return f"the policy has new peer classes for the VRG on {' and '.join(behind)}" if behind else None
 
 
 def clusters_of_any(present: Mapping[str, Object]) -> list[str]:

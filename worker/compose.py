@@ -236,7 +236,10 @@ class Process:
         """Connects to Temporal, then serves all clusters of the registry as they come and go."""
         client = await temporal.connect(self._identity, self._runtime)
         self._signals = EntitySignals(client)
-        self._hinter = Hinter(self._settings.cluster, self.watches.seen, self._signals.send)
+        self._hinter = hinter = Hinter(
+            self._settings.cluster, self.watches.seen, self._signals.send, policies=self.policies.policies
+        )
+        self.policies.on_policies.append(lambda: hinter.mark(self.watches.all_applications()))
         self._pool = self._make_pool(client)
         self._pool.start_control()
         self._pool.start_own(self._settings.cluster)

@@ -127,6 +127,8 @@ class PolicyKeeper:
         silent_seconds: float = SILENT_SECONDS,
         back_off: tuple[float, float] = (FIRST_BACK_OFF, LAST_BACK_OFF),
     ) -> None:
+        self.on_policies: list[Callable[[], None]] = []
+        """Called when a DRPolicy changed anywhere, its status included."""
         self.writes = 0
         """Number of writes so far, for tests and metrics: none while nothing changes."""
         self._members = members
@@ -193,7 +195,18 @@ class PolicyKeeper:
         watch = KindWatch(lambda: self._members.access(cluster), kind, object_key, WATCH_SECONDS, *self._back_off)
         watch.on_change.append(lambda _old, _new: self._wake.set())
         watch.on_list.append(lambda _all: self._wake.set())
+        if kind is DRPOLICY:
+            watch.on_change.append(lambda _old, _new: self._tell_policies())
         return watch
+
+    def _tell_policies(self) -> None:
+        for told in self.on_policies:
+            told()
+
+    def policies(self) -> list[Object]:
+        """The DRPolicies of the first cluster that shows them; not to be changed."""
+        known = next((self._views[name] for name in sorted(self._views) if self._sees(name, DRPOLICY)), None)
+        return list(known.objects(DRPOLICY).values()) if known else []
 
     def _restart(self, view: View, _is_open: bool, _was_known: bool) -> None:
         """A frozen server leaves streams open that never speak again, so they are cut when the gate moves."""

@@ -20,7 +20,7 @@ from activities.access.protocol import Object
 from activities.waiting import Key, SharedWatch, object_key
 from ramen import names
 from ramen.errors import GateClosed
-from worker.attention import clusters_of, needs_attention
+from worker.attention import clusters_of, lacks_policy_classes, needs_attention
 from worker.clusters import Clusters
 from workflows.inputs import ClusterSignal
 
@@ -106,6 +106,10 @@ class Watches:
                 found[cluster] = vrgs[0] if vrgs else None
         return found
 
+    def all_applications(self) -> list[Key]:
+        """Every application that any watch ever saw."""
+        return sorted({app for cluster in self._watches for app in self.applications(cluster)})
+
     def applications(self, cluster: str) -> list[Key]:
         """Applications with anything to do with a cluster, as far as any watch ever saw."""
         found: set[Key] = set()
@@ -123,6 +127,7 @@ class _Pending:
     reason: str
     due: float
     pause: float
+    policy_changed: bool
 
 
 class Hinter:
@@ -135,12 +140,15 @@ class Hinter:
         send: Send,
         now: Callable[[], float] = time.monotonic,
         settle_seconds: float = SETTLE_SECONDS,
+        policies: Callable[[], Iterable[Object]] = tuple,
     ) -> None:
+        """`policies` gives the DRPolicies as last seen, with their status."""
         self.sent = 0
         """Number of hints sent, for the metrics."""
         self._own = own
         self._seen = seen
         self._send = send
+        self._policies = policies
         self._now = now
         self._settle_seconds = settle_seconds
         self._dirty: set[Key] = set()
@@ -190,7 +198,11 @@ class Hinter:
             self._last[app] = now
             self.sent += 1
         await _all(
-            self._send(app, "vrg_observed", ClusterSignal(cluster=self._own, reason=pending.reason))
+            self._send(
+                app,
+                "vrg_observed",
+                ClusterSignal(cluster=self._own, reason=pending.reason, policy_changed=pending.policy_changed),
+            )
             for app, pending in ready
         )
         for app in [
@@ -200,8 +212,9 @@ class Hinter:
 
     def _judge(self, app: Key) -> None:
         seen = self._seen(app)
-        reason = needs_attention(seen)
-        if reason is None:
+        lacking = lacks_policy_classes(seen, self._policies())
+        reason = "; ".join(text for text in (needs_attention(seen), lacking) if text)
+        if not reason:
             self._pending.pop(app, None)
             return
         known = self._pending.get(app)
@@ -211,7 +224,8 @@ class Hinter:
         # One sender: the worker of the first cluster in sight; the others only when the difference lasts.
         wait = 0.0 if self._own == present[0] or self._own not in seen else FOLLOWER_SECONDS
         earliest = self._last.get(app, float("-inf")) + FIRST_PAUSE_SECONDS
-        self._pending[app] = _Pending(reason, max(self._now() + wait, earliest), FIRST_PAUSE_SECONDS)
+        due = max(self._now() + wait, earliest)
+        self._pending[app] = _Pending(reason, due, FIRST_PAUSE_SECONDS, lacking is not None)
 
 
 class EntitySignals:

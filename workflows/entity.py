@@ -75,6 +75,7 @@ class DRPlacementControl:
         self._following: set[asyncio.Task[None]] = set()
         self._stop_answer: StopAnswer | None = None
         self._wake = False
+        self._policy_changed = False
         self._is_over = False
         """The application was unprotected or given back: nothing is begun any more, the mirror is still written."""
         self._gone = False
@@ -140,6 +141,7 @@ class DRPlacementControl:
     @workflow.signal(description="A worker saw a material change of a VRG; a hint, never a fact")
     def vrg_observed(self, signal: ClusterSignal) -> None:
         """Wakes the entity to compare what is wanted with what is (S8)."""
+        self._policy_changed |= signal.policy_changed
         self._hint()
 
     @workflow.signal(description="A cluster answers again")
@@ -639,14 +641,19 @@ class DRPlacementControl:
             return
         if state.decision.cluster is None or state.interrupted:
             return
+        app, policy_changed = state.app, self._policy_changed
+        if policy_changed:
+            self._policy_changed = False
+            app = await self._with_present_classes(app)
         last = state.action
         given = ActionInput(
-            app=state.app,
+            app=app,
             epoch=state.epoch,
             wanted=state.wanted,
             decision=state.decision,
             volumes=state.volumes,
             known_empty=state.known_empty,
+            policy_changed=policy_changed,
             serving_at=last.serving_at if last else None,
             timings=state.timings,
         )
@@ -658,6 +665,25 @@ class DRPlacementControl:
             requested_at=workflow.now(),
         )
         await self._start(ActionKind.REPROTECT, given, record)
+
+    async def _with_present_classes(self, app: AppSpec) -> AppSpec:
+        """Takes over the peer classes that the policy has now; those known before stay when it cannot be read."""
+        try:
+            classes = await call(
+                contracts.read_peer_classes,
+                app.policy,
+                queue=names.CONTROL_QUEUE,
+                limits=look(HANDLER_SECONDS / 2),
+                summary=f"Read the peer classes of policy {app.policy}",
+            )
+        except ActivityError as err:
+            if is_cancelled_exception(err):
+                raise
+            workflow.logger.warning("the peer classes of %s stay as they were: %s", app.ref, failure(err)[1])
+            return app
+        present = app.model_copy(update={"peer_classes": classes or app.peer_classes})
+        self._change(app=present)
+        return present
 
     # --- state ----------------------------------------------
 

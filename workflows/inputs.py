@@ -141,6 +141,8 @@ class ActionInput(Wire):
     volumes: list[Volume] = []
     known_empty: bool = False
     """The application is known to have no volumes (S3)."""
+    policy_changed: bool = False
+    """The VRG of the cluster that serves is to get the peer classes of `app`; the others get them when cleaned."""
     drawbacks: dict[str, Drawback] = {}
     """By S3 profile, what was wrong with its store when the action began (S9)."""
     target_unsettled: bool = False
@@ -211,6 +213,8 @@ class ClusterSignal(Wire):
 
     cluster: str
     reason: str = ""
+    policy_changed: bool = False
+    """The policy has peer classes that the VRGs were not given yet."""
 
 
 class ActionRecord(Wire):

@@ -63,6 +63,13 @@ class Reprotect(Action):
 
     async def _reprotect(self) -> ActionResult:
         self.phase("Cleaning up")
+        if self.given.policy_changed:
+            await self._on(
+                self.home,
+                f"Give {self.home} the policy's peer classes",
+                contracts.refresh_vrg,
+                contracts.RefreshVrg(app=self.app, cluster=self.home, epoch=self.epoch),
+            )
         for peer in self.app.others(self.home):
             await self._clean(peer)
         expected = self.given.volumes

@@ -20,6 +20,7 @@ from activities.contracts import (
     LastSeen,
     PublishDecision,
     ReadVrg,
+    RefreshVrg,
     ReleaseVrg,
     RemoveRestored,
     RequestUpload,
@@ -67,6 +68,34 @@ def put_epoch(world: World, number: int, token: str = "a", cluster: str = "dr1")
     vrg = world.vrg(cluster)
     vrg["metadata"]["annotations"][names.EPOCH] = f"{number}.{token}"
     world.clusters[cluster].put(VRG, vrg)
+
+
+# --- refresh_vrg -----------------------------------------------------------------------------------------------------
+
+BLOCK = {"storageClassName": "block", "clusterIDs": ["id-1", "id-2"], "replicationID": "r"}
+
+
+async def test_a_refresh_writes_the_peer_classes_and_nothing_else_whatever_the_role(world: World) -> None:
+    await made_secondary(world)
+    before = world.vrg()
+    given = RefreshVrg(app=APP.model_copy(update={"peer_classes": [BLOCK]}), cluster="dr1", epoch=epoch(1))
+    await run(world.activities.refresh_vrg, given)
+    after = world.vrg()
+    assert after["spec"]["async"].pop("peerClasses") == [BLOCK]
+    assert after["spec"] == before["spec"]
+    assert after["metadata"]["annotations"] == before["metadata"]["annotations"]
+    version = world.vrg()["metadata"]["resourceVersion"]
+    await run(world.activities.refresh_vrg, given)
+    assert world.vrg()["metadata"]["resourceVersion"] == version, "written twice"
+
+
+async def test_a_refresh_of_an_older_epoch_writes_nothing_and_one_without_a_vrg_makes_none(world: World) -> None:
+    given = RefreshVrg(app=APP.model_copy(update={"peer_classes": [BLOCK]}), cluster="dr1", epoch=epoch(1))
+    await run(world.activities.refresh_vrg, given)
+    assert world.clusters["dr1"].get(VRG, "shop", "web") is None
+    await made_primary(world, 2)
+    assert (await failure(world.activities.refresh_vrg, given)).type == "StaleEpoch"
+    assert "peerClasses" not in world.vrg()["spec"]["async"]
 
 
 # --- write_vrg -------------------------------------------------------------------------------------------------------

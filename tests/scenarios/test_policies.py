@@ -15,7 +15,17 @@ from activities.contracts import ProtectRequest
 from ramen import names
 from ramen.conditions import Condition, find
 from ramen.errors import Invalid
-from ramen.kinds import BY_KIND, DRCLUSTER, DRPC, DRPOLICY, NAMESPACE, VOLUME_REPLICATION_CLASS, Kind
+from ramen.kinds import (
+    BY_KIND,
+    DRCLUSTER,
+    DRPC,
+    DRPOLICY,
+    NAMESPACE,
+    STORAGE_CLASS,
+    VOLUME_REPLICATION_CLASS,
+    VRG,
+    Kind,
+)
 from ramen.objects import DRCluster, DRPolicy
 from sandbox import bootstrap
 from sandbox.application import Application, register
@@ -26,6 +36,7 @@ from workflows.inputs import ProtectUpdate
 DOCS = Path(__file__).parents[2] / "docs" / "policies.md"
 CLUSTERS = ("dr1", "dr2")
 SLOW = "array-5m"
+FAST = "array-fast"
 WRITER_SECONDS = 150
 """A test before may have killed the holder of a Lease: nobody writes statuses on its cluster for 80 seconds then."""
 
@@ -88,6 +99,7 @@ async def hands(driver: Driver) -> AsyncIterator[Hands]:
     for cluster in CLUSTERS:
         await found.delete(cluster, DRPOLICY, "silver")
         await found.delete(cluster, VOLUME_REPLICATION_CLASS, SLOW)
+        await found.delete(cluster, STORAGE_CLASS, FAST)
     await found.until_gone(DRPOLICY, "silver")
 
 
@@ -284,3 +296,27 @@ async def test_a_new_application_is_placed_by_readiness_and_gitops_follows_the_d
     assert f"on dr1 (chosen: the first ready one of policy {POLICY}" in await protect(driver, application)
     await driver.until(lambda: driver.serves(application, "dr1"), "GitOps to deploy it on dr1", 60)
     assert not await driver.claims(application, "dr2")
+
+
+async def test_a_storage_class_that_comes_later_reaches_the_vrgs_of_what_is_protected(hands: Hands) -> None:
+    driver, app = hands.driver, Application.of("late-class", "app")
+    await driver.deploy(app, "dr1")
+    await driver.ended(await driver.protect(app, "dr1"))
+    before = await driver.protected(app)
+    for cluster in CLUSTERS:
+        access = await driver.access(cluster)
+        array = await access.read(STORAGE_CLASS, bootstrap.STORAGE_CLASS_NAME)
+        assert array is not None
+        labels = array["metadata"]["labels"]
+        await access.create(STORAGE_CLASS, {**array, "metadata": {"name": FAST, "labels": labels}})
+
+    async def given() -> bool:
+        found = [await (await driver.access(cluster)).read(VRG, app.name, app.namespace) for cluster in CLUSTERS]
+        classes = [{peer["storageClassName"] for peer in (vrg or {})["spec"]["async"]["peerClasses"]} for vrg in found]
+        return all(FAST in each and bootstrap.STORAGE_CLASS_NAME in each for each in classes)
+
+    await driver.until(given, f"the VRGs of {app.name} to have {FAST}", WRITER_SECONDS)
+    after = await driver.protected(app)
+    assert after.state.epoch == before.state.epoch, "nothing was decided"
+    assert after.state.decision == before.state.decision
+    await driver.ended(await driver.unprotect(app))

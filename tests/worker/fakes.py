@@ -245,3 +245,26 @@ def vrg(
             "protectedPVCs": [{"namespace": "web", "name": pvc} for pvc in protected],
         },
     }
+
+
+def classes(*storage_classes: str) -> list[Object]:
+    """Peer classes between dr1 and dr2, one for each name."""
+    return [
+        {"storageClassName": name, "clusterIDs": ["id-1", "id-2"], "storageID": ["s-1", "s-2"], "replicationID": "r"}
+        for name in storage_classes
+    ]
+
+
+def policy(*storage_classes: str, interval: str = "5m", clusters: tuple[str, ...] = ("dr1", "dr2")) -> Object:
+    """A DRPolicy that found peer classes of these names."""
+    return {
+        "metadata": {"name": "gold"},
+        "spec": {"drClusters": list(clusters), "schedulingInterval": interval, "replicationClassSelector": {}},
+        "status": {"async": {"peerClasses": classes(*storage_classes)}},
+    }
+
+
+def under_policy(body: Object, *storage_classes: str, interval: str = "5m") -> Object:
+    """A VRG of that policy which was given these peer classes."""
+    body["spec"]["async"] = {"schedulingInterval": interval, "peerClasses": classes(*storage_classes)}
+    return body

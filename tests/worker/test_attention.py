@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from activities.access.protocol import Object
 from ramen import names
-from tests.worker.fakes import vrg
-from worker.attention import Seen, needs_attention
+from tests.worker.fakes import classes, policy, under_policy, vrg
+from worker.attention import Seen, lacks_policy_classes, needs_attention
 
 
 def told(*pvcs: str) -> str:
@@ -98,3 +99,34 @@ def test_needs_attention(seen: Seen, words: list[str] | None) -> None:
     else:
         assert reason is not None
         assert all(word in reason for word in words), reason
+
+
+@pytest.mark.parametrize(
+    ("given", "policies", "lacks"),
+    [
+        pytest.param(["block"], [policy("block")], False, id="has them"),
+        pytest.param(["block", "old"], [policy("block")], False, id="none is ever taken away"),
+        pytest.param(["block"], [policy("block", "fast")], True, id="a storage class came"),
+        pytest.param([], [policy("block")], True, id="the policy had none when it was protected"),
+        pytest.param(["block"], [], False, id="no policy is seen"),
+        pytest.param(["block"], [policy("fast", interval="1h")], False, id="a policy of another interval"),
+        pytest.param(["block"], [policy("fast", clusters=("dr1", "dr3"))], False, id="a policy of other clusters"),
+        pytest.param(["block"], [policy("fast"), policy("block")], False, id="one of two equal policies will do"),
+    ],
+)
+def test_a_vrg_that_lacks_peer_classes_of_its_policy(given: list[str], policies: list[Object], lacks: bool) -> None:
+    reason = lacks_policy_classes({"dr1": under_policy(vrg("primary"), *given), "dr2": None}, policies)
+    assert reason == ("the policy has new peer classes for the VRG on dr1" if lacks else None)
+
+
+def test_a_class_that_is_protected_in_another_way_now_is_no_difference() -> None:
+    """drpc.md 2.5: a running workload never changes the way in which it is protected."""
+    changed = policy("block")
+    changed["status"]["async"]["peerClasses"][0]["grouping"] = True
+    assert lacks_policy_classes({"dr1": under_policy(vrg("primary"), "block")}, [changed]) is None
+
+
+def test_what_a_server_leaves_out_is_no_difference() -> None:
+    written = policy("block")
+    written["status"]["async"]["peerClasses"] = [entry | {"grouping": False} for entry in classes("block")]
+    assert lacks_policy_classes({"dr1": under_policy(vrg("primary"), "block")}, [written]) is None

@@ -6,7 +6,7 @@ import pytest
 
 from activities.access.protocol import Object
 from activities.waiting import Key
-from tests.worker.fakes import vrg
+from tests.worker.fakes import policy, under_policy, vrg
 from tests.worker.test_attention import told
 from worker.watches import FIRST_PAUSE_SECONDS, FOLLOWER_SECONDS, Hinter
 from workflows.inputs import ClusterSignal
@@ -21,10 +21,15 @@ class Scene:
         self.now = 100.0
         self.seen: dict[str, Object | None] = {"dr1": vrg("primary"), "dr2": vrg("secondary")}
         self.sent: list[tuple[Key, str, str]] = []
-        self.hinter = Hinter(own, lambda _: self.seen, self._send, lambda: self.now)
+        self.contents: list[ClusterSignal] = []
+        self.policies: list[Object] = []
+        self.hinter = Hinter(
+            own, lambda _: self.seen, self._send, lambda: self.now, policies=lambda: list(self.policies)
+        )
 
     async def _send(self, app: Key, signal: str, content: ClusterSignal) -> None:
         self.sent.append((app, signal, content.reason))
+        self.contents.append(content)
 
     async def change(self, cluster: str, body: Object) -> None:
         old, self.seen[cluster] = self.seen[cluster], body
@@ -54,6 +59,26 @@ async def test_difference_is_told_at_once(scene: Scene) -> None:
     await scene.change("dr2", vrg("primary"))
     assert [(app, signal) for app, signal, _ in scene.sent] == [(SHOP, "vrg_observed")]
     assert "both Primary" in scene.sent[0][2]
+
+
+async def test_new_peer_classes_of_the_policy_are_told_as_such_until_the_vrgs_have_them(scene: Scene) -> None:
+    scene.policies = [policy("block")]
+    for cluster, role in (("dr1", "primary"), ("dr2", "secondary")):
+        await scene.change(cluster, under_policy(vrg(role), "block"))
+    assert scene.sent == []
+    scene.policies = [policy("block", "fast")]
+    scene.hinter.mark([SHOP])
+    await scene.hinter.judge()
+    assert scene.sent[0][2] == "the policy has new peer classes for the VRG on dr1 and dr2"
+    assert scene.contents[0].policy_changed
+    for cluster, role in (("dr1", "primary"), ("dr2", "secondary")):
+        await scene.change(cluster, under_policy(vrg(role), "block", "fast"))
+    assert await scene.after(3600) == 0
+
+
+async def test_a_difference_of_the_vrgs_says_nothing_of_the_policy(scene: Scene) -> None:
+    await scene.change("dr2", vrg("primary"))
+    assert not scene.contents[0].policy_changed
 
 
 async def test_difference_that_lasts_is_told_again_ever_more_slowly(scene: Scene) -> None:

@@ -95,6 +95,10 @@ class World:
         self.dropped: set[str] = set()
         """Volumes that a promotion does not restore."""
         self.drawbacks: dict[str, dict[str, Drawback]] = {}
+        self.classes: list[dict[str, Any]] | None = None
+        """Peer classes of the policy; None when no cluster tells them."""
+        self.written_classes: dict[str, str] = {}
+        """By cluster: storage classes of the peer classes that the VRG was written with last."""
         """By cluster: what the last write of its VRG said of the stores."""
         self.unwitnessed: set[str] = set()
         self.claims: dict[int, Epoch] = {}
@@ -267,6 +271,7 @@ class World:
         if old is None and request.only_existing:
             return self._seen(request.cluster)
         self._write(request.cluster, request.wanted)
+        self.written_classes[request.cluster] = classes_of(request.app)
         self.drawbacks[request.cluster] = request.drawbacks
         self.log.append(("write_vrg", request.cluster, request.wanted.role.value))
         return self._seen(request.cluster)
@@ -365,6 +370,17 @@ class World:
     async def resolve_application(self, request: contracts.ProtectRequest) -> AppSpec:
         return app_spec(request.name).model_copy(update={"placement_reason": self.placement_reason})
 
+    async def read_peer_classes(self, policy: str) -> list[dict[str, Any]]:
+        if self.classes is None:
+            raise ApplicationError("no cluster answers", type="ClusterUnreachable", non_retryable=True)
+        return self.classes
+
+    async def refresh_vrg(self, request: contracts.RefreshVrg) -> Observed:
+        self._reach(request.cluster)
+        check_write(request.epoch, Epoch.of(self.vrgs.get(request.cluster)), f"VRG on {request.cluster}")
+        self.log.append(("refresh_vrg", request.cluster, classes_of(request.app)))
+        return self._seen(request.cluster)
+
     # --- stores ----------------------------------------------------------------------------------------------------
 
     async def claim_epoch(self, request: contracts.ClaimEpoch) -> contracts.ClaimedEpoch:
@@ -445,6 +461,11 @@ class World:
 
     async def list_health(self) -> list[contracts.ClusterHealth]:
         return [contracts.ClusterHealth(cluster=c, reachable=c not in self.silent) for c in ("dr1", "dr2")]
+
+
+def classes_of(app: AppSpec) -> str:
+    """Names of the storage classes that an application's policy has peers of."""
+    return " ".join(str(entry["storageClassName"]) for entry in app.peer_classes)
 
 
 def counts(log: list[tuple[str, str, str]]) -> dict[str, int]:
