@@ -283,6 +283,7 @@ class Mirror:
         workflow_id: str = "",
         run_id: str = "",
         takes_over: bool = False,
+        attempt: int = 1,
         seconds: float = STORE_SECONDS,
     ) -> LockResult:
         """Renews the lock where this action has it, and takes it where a store came back without it.
@@ -309,9 +310,11 @@ class Mirror:
                 if found and is_anothers and not self._stands_still(store.name, key, found[1]):
                     return ""
                 if lock:
-                    mine = lock.model_copy(update={**action, "expires": expires, "renewals": lock.renewals + 1})
+                    newest = max(attempt, lock.attempt if lock.is_of_action(workflow_id, run_id) else 1)
+                    renewed = {"expires": expires, "renewals": lock.renewals + 1, "attempt": newest}
+                    mine = lock.model_copy(update={**action, **renewed})
                 else:
-                    mine = LockDocument(holder=holder, acquired=now, expires=expires, **action)
+                    mine = LockDocument(holder=holder, acquired=now, expires=expires, attempt=attempt, **action)
                 try:
                     await self._put(store, key, mine, found)
                     self._standing.pop((store.name, key), None)
@@ -336,15 +339,21 @@ class Mirror:
         epoch: Epoch,
         workflow_id: str = "",
         run_id: str = "",
+        attempt: int | None = None,
         seconds: float = STORE_SECONDS,
     ) -> MirrorWrite:
-        """Deletes the lock where this action has it; any other's stays, also that of our next one in the same epoch."""
+        """Deletes the lock where this action has it; any other's stays, also that of our next one in the same epoch.
+
+        With `attempt`, so does one that a later attempt of the same activity renews.
+        """
         key = names.lock_key(namespace, name)
 
         async def release(store: S3Store) -> None:
             found = await self._read(store, key, LockDocument)
             lock = found[0] if found else None
-            if found and lock and lock.is_of(holder, epoch) and lock.is_of_action(workflow_id, run_id):
+            if not (found and lock and lock.is_of(holder, epoch) and lock.is_of_action(workflow_id, run_id)):
+                return
+            if attempt is None or lock.attempt <= attempt:
                 try:
                     await store.delete(key, if_match=found[1])
                 except PreconditionFailed:
@@ -606,7 +615,7 @@ def _merged(documents: list[WitnessDocument]) -> WitnessDocument:
 
 
 def _require_same_request(what: str, found: EpochClaim, claim: EpochClaim, profile: str) -> None:
-    if (found.number, found.request_id) == (claim.number, claim.request_id):
+    if (found.number, found.request_id, found.action) == (claim.number, claim.request_id, claim.action):
         return
     holder = f" by {found.holder}" if found.holder else ""
     raise StaleEpoch(

@@ -118,16 +118,18 @@ class StoreActivities:
         """See the contract; when only this worker ends, the lock stays for the attempt on another one."""
         app = request.app
         lock = (app.namespace, app.name, request.holder, request.epoch, request.workflow_id)
-        run_id, takes_over = activity.info().workflow_run_id or "", True
+        run_id, takes_over, attempt = activity.info().workflow_run_id or "", True, activity.info().attempt
         # A second attempt does not know when the first one renewed last.
-        is_taken = request.is_taken and activity.info().attempt == 1
+        is_taken = request.is_taken and attempt == 1
         due = time.monotonic() + self._renew_seconds if is_taken else 0.0
         pause = beat_seconds(BEAT_SECONDS)
         try:
             while True:
                 if time.monotonic() >= due:
                     # Looked up each time: the stores are others after a rotation of their credentials.
-                    await self._mirror.of(request.profiles).renew_lock(*lock, run_id=run_id, takes_over=takes_over)
+                    await self._mirror.of(request.profiles).renew_lock(
+                        *lock, run_id=run_id, takes_over=takes_over, attempt=attempt
+                    )
                     takes_over = False
                     due = time.monotonic() + self._renew_seconds
                 activity.heartbeat()
@@ -135,7 +137,7 @@ class StoreActivities:
         except asyncio.CancelledError:
             why = activity.cancellation_details()
             if why is None or not why.worker_shutdown:
-                await self._mirror.of(request.profiles).release_lock(*lock, run_id=run_id)
+                await self._mirror.of(request.profiles).release_lock(*lock, run_id=run_id, attempt=attempt)
             raise
 
     @implements(contracts.release_lock)

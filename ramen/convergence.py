@@ -7,7 +7,8 @@ revision and no edit, so it edits nothing. Every writer judges only the copy on 
 all of them, and all come to the same end without a word between them.
 
 Absence is never deletion. A deletion is a copy that carries a deletionTimestamp: finalizers keep every copy until all
-clusters are seen to agree, so a copy that is simply not there was lost, and is made again.
+clusters are seen to agree, so a copy that is simply not there was lost, and is made again. An object that was made
+again under its name is another one than its copies that are still being deleted: they share no birth.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ Object = dict[str, Any]
 
 DIGEST_LENGTH = 12
 """Characters of the digest: enough to tell two specs of one object apart, short enough to be read."""
+
+NUMBER_LENGTH = 9
+"""Digits of a revision; what is longer nobody of us wrote."""
+
+PAST_LENGTH = 10
+"""Revisions that a copy remembers to have been: enough for the edits of a time in which two clusters are cut off."""
 
 
 @dataclass(frozen=True, order=True)
@@ -100,7 +107,8 @@ def digest(spec: Mapping[str, Any]) -> str:
 def revision(obj: Object) -> Revision:
     """What the annotation says; an unreadable one counts as none."""
     number, _, given = _annotation(obj, names.COPY).partition(".")
-    return Revision(int(number), given) if number.isdecimal() and given else Revision()
+    is_ours = number.isascii() and number.isdecimal() and len(number) <= NUMBER_LENGTH
+    return Revision(int(number), given) if is_ours and given else Revision()
 
 
 def is_edited(obj: Object) -> bool:
@@ -141,6 +149,12 @@ def born(obj: Object) -> str:
     return _annotation(obj, names.BORN) or str(obj["metadata"].get("creationTimestamp") or "")
 
 
+def is_same_life(one: Object, other: Object) -> bool:
+    """Whether two copies are of one object, not of one that was deleted and one that was made again under its name."""
+    birth = _annotation(one, names.BORN)
+    return bool(birth) and birth == _annotation(other, names.BORN)
+
+
 def step(
     cluster: str,
     copies: Mapping[str, Object | None],
@@ -158,25 +172,23 @@ def step(
     others = {name: obj for name, obj in copies.items() if name != cluster and obj is not None}
     if is_leaving(mine):
         return _leaving(cluster, mine or {}, copies, silent, users, immutable)
-    leaving = sorted(
-        name
-        for name, obj in others.items()
-        if is_leaving(obj) and (mine is None or not different(mine, obj, immutable))
-    )
     if mine is None:
         best = winner({name: obj for name, obj in others.items() if not is_leaving(obj)}, immutable)
-        if leaving or not best:
+        if not best or any(is_leaving(obj) and is_same_life(obj, others[best]) for obj in others.values()):
             return Leave()
         source = others[best]
         return Create(source.get("spec") or {}, _travelling(source), best)
+    others = {name: obj for name, obj in others.items() if not is_leaving(obj) or is_same_life(mine, obj)}
+    leaving = sorted(name for name, obj in others.items() if is_leaving(obj) and not different(mine, obj, immutable))
     if leaving and not users and not silent:
         return Delete(f"it is being deleted on {', '.join(leaving)}")
     if is_edited(mine):
-        return _edited(cluster, mine, others, immutable, now)
-    best = winner(copies, immutable)
+        newest = max(revision(obj).number for obj in copies.values() if obj is not None)
+        return _edited(cluster, mine, others, newest, immutable, now)
+    best = winner({cluster: mine, **others}, immutable)
     if best in ("", cluster):
         return Leave()
-    source = copies[best] or {}
+    source = others[best]
     if revision(source) == revision(mine) and _annotation(source, names.BORN) == _annotation(mine, names.BORN):
         return Leave()
     fixed = different(mine, source, immutable)
@@ -189,10 +201,11 @@ def step(
     return Overwrite(spec, _travelling(source) | _overruled(mine, source, now), best)
 
 
-def _edited(cluster: str, mine: Object, others: Mapping[str, Object], immutable: Sequence[str], now: datetime) -> Step:
+def _edited(
+    cluster: str, mine: Object, others: Mapping[str, Object], newest: int, immutable: Sequence[str], now: datetime
+) -> Step:
     """An edit becomes the next revision, unless the very same spec was accepted elsewhere already."""
     spec = mine.get("spec") or {}
-    newest = max([revision(mine).number, *(revision(other).number for other in others.values())])
     for other in others.values():
         if revision(other) == Revision(newest, digest(spec)) and not is_edited(other):
             return Accept(_travelling(other))
@@ -201,11 +214,13 @@ def _edited(cluster: str, mine: Object, others: Mapping[str, Object], immutable:
     # A new object that names other immutable fields than the known ones must not pass for as old as they are.
     same = all(not different(mine, other, immutable) for other in others.values())
     birth = min(known) if known and (same or _annotation(mine, names.BORN)) else format_time(now)
+    past = [*_past(mine), str(revision(mine))][-PAST_LENGTH:] if revision(mine).number else []
     return Accept(
         {
             names.COPY: str(Revision(newest + 1, digest(spec))),
             names.EDITED: f"{format_time(now)} {cluster}",
             names.BORN: birth,
+            **({names.PAST: " ".join(past)} if past else {}),
         }
     )
 
@@ -220,7 +235,7 @@ def _leaving(
 ) -> Step:
     staying = {name: obj for name, obj in copies.items() if obj is not None and not is_leaving(obj)}
     best = winner(staying, immutable)
-    if best and different(mine, staying[best], immutable):
+    if best and (different(mine, staying[best], immutable) or not is_same_life(mine, staying[best])):
         return Drop()
     if users:
         return Leave(f"in use by {', '.join(users)}: unprotect first, or give it another policy")
@@ -233,14 +248,16 @@ def _leaving(
 
 def _travelling(source: Object) -> dict[str, str]:
     """The annotations that go with a spec from cluster to cluster."""
-    found = {key: _annotation(source, key) for key in (names.COPY, names.EDITED, names.BORN)}
+    found = {key: _annotation(source, key) for key in (names.COPY, names.EDITED, names.BORN, names.PAST)}
     return {key: value for key, value in found.items() if value}
 
 
 def _overruled(mine: Object, source: Object, now: datetime) -> dict[str, str]:
     """Says so on the copy when an edit made there at the same time gives way; nothing when it was only old."""
     ours, theirs = revision(mine), revision(source)
-    if ours.number < theirs.number or ours.digest == theirs.digest:
+    was_then = [text for text in _past(source) if text.startswith(f"{ours.number}.")]
+    is_only_old = ours.number < theirs.number and (not was_then or str(ours) in was_then)
+    if is_only_old or ours.digest == theirs.digest:
         return {}
     return {
         names.OVERRULED: (
@@ -248,6 +265,11 @@ def _overruled(mine: Object, source: Object, now: datetime) -> dict[str, str]:
             f"{_annotation(source, names.EDITED)}"
         )
     }
+
+
+def _past(obj: Object) -> list[str]:
+    """The revisions that a copy was before, the oldest first."""
+    return _annotation(obj, names.PAST).split()
 
 
 def _when(obj: Object) -> tuple[str, str]:

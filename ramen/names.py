@@ -100,6 +100,8 @@ EDITED = "hubless.io/edited"
 """On the same: where and when that revision was edited; travels with it to the other clusters."""
 BORN = "hubless.io/born"
 """On the same: when the first copy was accepted, which is the object's age wherever it is read."""
+PAST = "hubless.io/past"
+"""On the same: the revisions before that one, by which an edit made at the same time is told from an old copy."""
 OVERRULED = "hubless.io/overruled"
 """On the same: an edit made there that gave way to another one."""
 

@@ -262,6 +262,15 @@ def _validated_policy(
     conflict = conflict_of(policy, others)
     if conflict:
         return FALSE, Reason.CONFLICT_FOUND, conflict
+    matched = find(policy.status.conditions, PolicyCondition.PEER_CLASSES_MATCHED)
+    before = find(policy.status.conditions, PolicyCondition.VALIDATED)
+    are_known = bool(_classes(policy.status.sync) or _classes(policy.status.async_))
+    were_read = matched is not None and matched.status != UNKNOWN
+    if not (are_known or were_read or (before and before.status == TRUE)):
+        # Whether storage is shared shows in the classes: as async, shared storage would be failed over unfenced.
+        why = matched.message.split(": ", 1)[-1] if matched else "they are being read"
+        text = f"the storage classes of both clusters were never read, so nobody knows whether this is sync: {why}"
+        return UNKNOWN, Reason.INITIALIZING, text
     # One valid cluster is enough, as in Ramen: the other one may be lost, which is what the policy is there for.
     return TRUE, Reason.SUCCEEDED, "drpolicy validated" + (f"; but DRCluster {shown}" if invalid else "")
 

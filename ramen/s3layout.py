@@ -56,6 +56,8 @@ class LockDocument(Document):
     acquired: AwareDatetime
     expires: AwareDatetime
     renewals: int = 0
+    attempt: int = 1
+    """Of the activity that renewed it: one that was taken for dead and wakes up leaves the lock to its successor."""
 
     def is_of(self, holder: str, epoch: Epoch) -> bool:
         """Whether `holder` may treat the lock as its own in the action of `epoch`.

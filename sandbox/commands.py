@@ -355,6 +355,7 @@ def fault_store(
         bool, typer.Option("--ignore-conditions", help="Conditional writes are taken as plain ones.")
     ] = False,
     lying: Annotated[bool, typer.Option("--lying", help="Writes are acknowledged and nothing is kept.")] = False,
+    page: Annotated[bool, typer.Option("--page", help="A balancer's page, with 200, is all that answers.")] = False,
     empty: Annotated[bool, typer.Option("--empty", help="Delete all objects; mending brings none back.")] = False,
     mend: Annotated[bool, typer.Option("--mend", help="End what was ordered before.")] = False,
     bucket: Annotated[str, typer.Option("--bucket", metavar="BUCKET", help="Only requests to this bucket.")] = "",
@@ -386,6 +387,7 @@ def fault_store(
         read_only=read_only,
         conditions="refused" if no_conditional_writes else "ignored" if ignore_conditions else "",
         lying=lying,
+        page=page,
     )
     is_fault = ordered != faults.StoreFault(bucket=bucket)
 

@@ -34,6 +34,8 @@ class StoreFault(BaseModel):
     """Conditional writes are not implemented: the store says so, or takes them as plain ones."""
     lying: bool = False
     """Writes are acknowledged, whatever their conditions, and nothing is kept."""
+    page: bool = False
+    """Every request is answered with 200 and a page in HTML, as by a balancer whose store is away."""
 
 
 class Faults(BaseModel):

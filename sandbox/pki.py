@@ -43,9 +43,9 @@ class Pki:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         authority_key = ec.generate_private_key(ec.SECP256R1())
-        authority = _certificate(f"hubless sandbox {cluster.name}", authority_key, None, None)
+        authority = certificate(f"hubless sandbox {cluster.name}", authority_key, None, None)
         server_key = ec.generate_private_key(ec.SECP256R1())
-        server = _certificate("kube-apiserver", server_key, authority, authority_key)
+        server = certificate("kube-apiserver", server_key, authority, authority_key)
         # Service account tokens are signed with RS256 unless a key of another kind says otherwise.
         account_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         public = account_key.public_key().public_bytes(
@@ -53,8 +53,8 @@ class Pki:
         )
         _write(self.file("ca.crt"), authority.public_bytes(serialization.Encoding.PEM))
         _write(self.file("server.crt"), server.public_bytes(serialization.Encoding.PEM))
-        _write(self.file("server.key"), _pem(server_key))
-        _write(self.file("sa.key"), _pem(account_key))
+        _write(self.file("server.key"), pem(server_key))
+        _write(self.file("sa.key"), pem(account_key))
         _write(self.file("sa.pub"), public)
         lines = [f'{token},{user_name(user)},{user},"{GROUPS.get(user, "")}"' for user, token in cluster.tokens.items()]
         _write(self.file("tokens.csv"), "\n".join([*lines, ""]).encode())
@@ -100,7 +100,7 @@ def write_kubeconfigs(cluster: ClusterState, authority: Path, directory: Path) -
         _write(directory / f"{name}.yaml", kubeconfig(cluster, user, authority).encode())
 
 
-def _certificate(
+def certificate(
     name: str,
     key: ec.EllipticCurvePrivateKey,
     issuer: x509.Certificate | None,
@@ -135,7 +135,7 @@ def _certificate(
     return builder.sign(issuer_key or key, hashes.SHA256())
 
 
-def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -41,6 +41,8 @@ FULL = {
 }
 """How stores say that they take nothing more: status, code and text, by their kind."""
 
+PAGE = "<html><body><h1>We will be back soon</h1></body></html>"
+
 READ_ONLY = (403, "AccessDenied", "The bucket is read-only.")
 
 NOT_IMPLEMENTED = (501, "NotImplemented", "A header you provided implies functionality that is not implemented.")
@@ -95,6 +97,8 @@ class FaultyStore:
     async def _answer(self, request: web.Request, bucket: str, fault: StoreFault) -> web.Response:
         body = await request.read()
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
+        if fault.page:
+            return web.Response(status=200, text=PAGE, content_type="text/html")
         is_write = request.method in ("PUT", "POST", "DELETE")
         if is_write and fault.read_only:
             return _error(request, *READ_ONLY)

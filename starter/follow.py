@@ -17,7 +17,7 @@ from rich.text import Text
 from starter import console, exitcodes
 from starter.client import Hubless
 from starter.durations import precise, since
-from starter.failures import NoWorker, Stopped, Unfinished
+from starter.failures import NoWorker, Stopped, Unfinished, Unreachable
 from workflows.inputs import ActionResult, Answer, Outcome, Step, StepState, StepsView
 
 POLL_SECONDS = 0.5
@@ -55,10 +55,10 @@ def render(view: StepsView | None, heading: str, now: datetime, obstacle: str = 
     lines = [heading]
     if view is not None:
         lines += [f"  {line(step, now)}" for step in view.steps]
-        if obstacle:
-            lines.append(f"  Held up: {obstacle}")
         if view.needs_operator:
             lines.append(f"  ⚠ {view.needs_operator}")
+    if obstacle:
+        lines.append(f"  Held up: {obstacle}")
     return "\n".join(lines)
 
 
@@ -94,7 +94,7 @@ async def follow(hubless: Hubless, answer: Answer, where: str, timeout: float | 
     """
     heading = f"{answer.message}, epoch {answer.epoch}        {answer.workflow_id}"
     kind = answer.action.value.lower()
-    ended = asyncio.ensure_future(hubless.result(answer.workflow_id))
+    ended = asyncio.ensure_future(_result(hubless, answer.workflow_id))
     try:
         async with asyncio.timeout(timeout):
             if console.is_terminal(sys.stderr):
@@ -113,8 +113,17 @@ async def follow(hubless: Hubless, answer: Answer, where: str, timeout: float | 
         ended.cancel()
 
 
-async def _steps(hubless: Hubless, workflow_id: str) -> StepsView | None:
-    """The steps, or None while no worker answers: the action itself waits for one as well."""
+async def _result(hubless: Hubless, workflow_id: str) -> ActionResult:
+    """The result, whenever it comes: while Temporal is away the action stands still, and goes on afterwards."""
+    while True:
+        try:
+            return await hubless.result(workflow_id)
+        except Unreachable:
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def _steps(hubless: Hubless, workflow_id: str) -> StepsView | str:
+    """The steps, or who does not answer: an action that was accepted goes on when somebody does."""
     try:
         return await hubless.steps(workflow_id)
     except Stopped as err:
@@ -123,7 +132,9 @@ async def _steps(hubless: Hubless, workflow_id: str) -> StepsView | None:
             # Ctrl-C in the middle of a call comes back as the call's failure; it must not be taken for one.
             raise asyncio.CancelledError from err
         if isinstance(err, NoWorker):
-            return None
+            return "No worker answers; the action goes on when one does."
+        if isinstance(err, Unreachable):
+            return "Temporal does not answer; the action goes on when it does."
         raise
 
 
@@ -149,15 +160,16 @@ class _Obstacle:
 
 async def _lines(hubless: Hubless, workflow_id: str, ended: asyncio.Future[ActionResult]) -> None:
     changes, obstacle = Changes(), _Obstacle(hubless, workflow_id)
-    silent = False
+    silent = ""
     while True:
         over = ended.done()
-        view = await _steps(hubless, workflow_id)
-        if view is not None:
-            changes.show(view, await obstacle.of(view))
-        elif not silent:
-            console.waiting("No worker answers; the action goes on when one does.")
-        silent = view is None
+        seen = await _steps(hubless, workflow_id)
+        if isinstance(seen, StepsView):
+            silent = ""
+            changes.show(seen, await obstacle.of(seen))
+        elif seen != silent:
+            silent = seen
+            console.waiting(seen)
         if over:
             return
         await asyncio.wait([ended], timeout=POLL_SECONDS)
@@ -169,12 +181,16 @@ async def _live(hubless: Hubless, workflow_id: str, heading: str, ended: asyncio
     def shown(view: StepsView | None, held_up: str = "") -> RenderableType:
         return Text(render(view, heading, datetime.now(UTC), held_up))
 
+    last: StepsView | None = None
     with Live(shown(None), console=screen, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False) as live:
         while True:
             over = ended.done()
-            view = await _steps(hubless, workflow_id)
-            if view is not None:
-                live.update(shown(view, await obstacle.of(view)), refresh=True)
+            seen = await _steps(hubless, workflow_id)
+            if isinstance(seen, StepsView):
+                last = seen
+                live.update(shown(seen, await obstacle.of(seen)), refresh=True)
+            else:
+                live.update(shown(last, seen), refresh=True)
             if over:
                 return
             await asyncio.wait([ended], timeout=POLL_SECONDS)

@@ -75,6 +75,8 @@ class ClusterReports:
                 known.told.clear()  # somebody else writes meanwhile
 
     async def _tell(self, cluster: str, known: _Cluster) -> None:
+        if cluster not in self.clusters.names():
+            return  # it left the registry while the one before it was reported
         gate = self.clusters.gate(cluster)
         if gate.last_answer is None:
             return

@@ -255,9 +255,11 @@ class Process:
             for cluster in joined - wanted:
                 await self._pool.leave(cluster)
                 await self.watches.leave(cluster)
-            for cluster in sorted(wanted - joined):
+            # Leaving takes its time, in which another cluster may leave the registry.
+            present = wanted & set(self.clusters.names())
+            for cluster in sorted(present - joined):
                 self._join(cluster, self._pool, self._hinter)
-            joined = wanted
+            joined = present
             await self.clusters.changed_since(revision)
 
     def _make_pool(self, client: Client) -> Pool:

@@ -99,11 +99,18 @@ class View:
     since: float
     """Monotonic: when everything there was known the last time, or when watching began."""
     uid: str = ""
+    why_silent: str = ""
+    """The first words for a silence that lasts: errors alternate, and each new text would be a write of each status."""
     restarts: set[asyncio.Task[None]] = field(default_factory=set)
 
     def knows(self, kind: Kind) -> bool:
-        """Whether all objects of the kind are known; without the kind itself there are none."""
-        return self.watches[kind].live or self.watches[kind].kind_missing
+        """Whether all objects of the kind are known; without the kind itself there are none.
+
+        Every API server has StorageClasses. Who says that there is no such kind is a proxy with a page of its own, and
+        what it says of other kinds is no answer either.
+        """
+        watch = self.watches[kind]
+        return watch.live or (watch.kind_missing and not self.watches[STORAGE_CLASS].kind_missing)
 
     @property
     def lacks(self) -> list[Kind]:
@@ -209,7 +216,9 @@ class PolicyKeeper:
         return list(known.objects(DRPOLICY).values()) if known else []
 
     def _restart(self, view: View, _is_open: bool, _was_known: bool) -> None:
-        """A frozen server leaves streams open that never speak again, so they are cut when the gate moves."""
+        """A frozen server leaves streams open that never speak again, so they are cut when the gate moves; and what
+        answers then may be a cluster that was built anew."""
+        view.uid = ""
 
         async def restart() -> None:
             await asyncio.gather(*(watch.restart() for watch in view.watches.values()))
@@ -236,7 +245,7 @@ class PolicyKeeper:
                     found = await self._members.access(name).read(NAMESPACE, IDENTITY_NAMESPACE)
                     view.uid = str((found or {}).get("metadata", {}).get("uid", ""))
             if not lacks and view.uid:
-                view.since = self._now()
+                view.since, view.why_silent = self._now(), ""
                 storage, replication, group_replication, snapshot, group_snapshot = (
                     sorted(view.watches[kind].objects(), key=lambda obj: str(obj["metadata"]["name"]))
                     for kind in CLASS_KINDS
@@ -247,7 +256,8 @@ class PolicyKeeper:
             elif self._now() - view.since < self._silent_seconds:
                 unsure.add(name)
             else:
-                silent[name] = self._why_silent(name, view, lacks)
+                view.why_silent = view.why_silent or self._why_silent(name, view, lacks)
+                silent[name] = view.why_silent
         return Sight(sorted(self._views), classes, silent, frozenset(unsure), dict(self._stores.found))
 
     def _why_silent(self, name: str, view: View, lacks: list[Kind]) -> str:
@@ -288,17 +298,24 @@ class PolicyKeeper:
                 if drcluster is not None:
                     kept[name] = await self._say_drcluster(cluster, drcluster, step, sight)
             policies: dict[str, tuple[DRPolicy, Step]] = {}
+            # One that could not be written in this pass stands beside the others all the same.
+            beside = {
+                name: policy
+                for name, obj in self._views[cluster].objects(DRPOLICY).items()
+                if (policy := self._read(cluster, DRPolicy, obj)) is not None
+            }
             for name in self._names(DRPOLICY):
                 obj, step = await self._converge(cluster, DRPOLICY, name)
                 policy = self._read(cluster, DRPolicy, obj)
                 if policy is not None:
                     policies[name] = policy, step
+                    beside[name] = policy
             if not knew or not self._views[cluster].knows(DRCLUSTER):
                 continue  # unknown is not absent: no policy is said to lack its clusters now
             for name, (policy, step) in policies.items():
                 if unsure & set(policy.spec.dr_clusters):
                     continue
-                others = [other for other_name, (other, _) in policies.items() if other_name != name]
+                others = [other for other_name, other in beside.items() if other_name != name]
                 await self._say_policy(cluster, policy, step, kept, others, sight)
 
     def _read(self, cluster: str, model: type[Model], obj: Object | None) -> Model | None:
@@ -313,13 +330,26 @@ class PolicyKeeper:
         return sorted({name for view in self._views.values() for name in view.objects(kind)})
 
     async def _converge(self, cluster: str, kind: Kind, name: str) -> tuple[Object | None, Step]:
-        """Takes the next step with one copy; the copy as it is then, and the step."""
+        """Takes the next step with one copy; the copy as it is then, and the step. What somebody wrote into an object
+        ends no worker that is needed in a disaster."""
+        try:
+            return await self._take_step(cluster, kind, name)
+        except GateClosed:
+            raise
+        except Exception as err:
+            if self._say(cluster, kind, name, f"{type(err).__name__}: {err}"):
+                log.exception("%s %s on %s", kind.kind, name, cluster)
+            return None, Leave()
+
+    async def _take_step(self, cluster: str, kind: Kind, name: str) -> tuple[Object | None, Step]:
         view = self._views[cluster]
         mine = view.objects(kind).get(name)
         if not view.knows(kind) or not self._members.gate(cluster).is_open:
             return None, Leave()
         found = {other: each.objects(kind).get(name) for other, each in self._views.items() if self._sees(other, kind)}
-        silent = [other for other in self._views if other not in found]
+        # Which policies use a DRCluster is not known where the policies are not.
+        needed = {kind, DRPOLICY} if kind is DRCLUSTER else {kind}
+        silent = [other for other in self._views if not all(self._sees(other, each) for each in needed)]
         users: list[str] = []
         if any(convergence.is_leaving(obj) for obj in found.values()):
             users = await self._users_of(kind, name, found)
@@ -397,8 +427,7 @@ class PolicyKeeper:
         """Reads every copy and every user again: after this write the object is gone."""
         found: dict[str, Object | None] = {}
         for other in self._views:
-            with suppress(KindMissing):
-                found[other] = await self._members.access(other).read(kind, name)
+            found[other] = await self._read_copy(other, kind, name)
         users = await self._users_of(kind, name, found, fresh=True)
         step = convergence.step(cluster, found, [], users, FIXED[kind], datetime.now(UTC))
         return isinstance(step, Release)
@@ -412,7 +441,7 @@ class PolicyKeeper:
         calls raise when `fresh`.
         """
         if kind is DRCLUSTER:
-            return self._policies_of(name)
+            return await self._policies_of(name, fresh)
         at, known = self._users.get((kind, name), (float("-inf"), []))
         if not fresh and self._now() - at < USERS_SECONDS:
             return known
@@ -427,27 +456,43 @@ class PolicyKeeper:
         self._users[kind, name] = self._now(), sorted(users)
         return sorted(users)
 
-    def _policies_of(self, drcluster: str) -> list[str]:
+    async def _policies_of(self, drcluster: str, fresh: bool) -> list[str]:
         users = set()
-        for view in self._views.values():
-            for name, obj in view.objects(DRPOLICY).items():
+        for cluster, view in self._views.items():
+            policies = await self._list(cluster, DRPOLICY) if fresh else list(view.objects(DRPOLICY).values())
+            for obj in policies:
                 if drcluster in ((obj.get("spec") or {}).get("drClusters") or []):
-                    users.add(f"DRPolicy {name}")
+                    users.add(f"DRPolicy {obj['metadata']['name']}")
         return sorted(users)
 
     async def _applications_on(self, cluster: str, policy: str, specs: list[Object]) -> set[str]:
         """Applications whose DRPC names the policy, or whose VRG has its clusters and interval."""
-        access = self._members.access(cluster)
         users = set()
-        with suppress(KindMissing):
-            for drpc in (await access.list(DRPC))[0]:
-                if ((drpc.get("spec") or {}).get("drPolicyRef") or {}).get("name") == policy:
-                    users.add(_label(drpc))
-        with suppress(KindMissing):
-            for vrg in (await access.list(VRG))[0]:
-                if any(_has_terms(vrg, spec) for spec in specs):
-                    users.add(_label(vrg))
+        for drpc in await self._list(cluster, DRPC):
+            if ((drpc.get("spec") or {}).get("drPolicyRef") or {}).get("name") == policy:
+                users.add(_label(drpc))
+        for vrg in await self._list(cluster, VRG):
+            if any(_has_terms(vrg, spec) for spec in specs):
+                users.add(_label(vrg))
         return users
+
+    async def _list(self, cluster: str, kind: Kind) -> list[Object]:
+        """All objects of a kind; none where the API server has no such kind."""
+        access = self._members.access(cluster)
+        try:
+            return (await access.list(kind))[0]
+        except KindMissing:
+            await access.read(NAMESPACE, IDENTITY_NAMESPACE)  # raises for a proxy whose own page says "not found"
+            return []
+
+    async def _read_copy(self, cluster: str, kind: Kind, name: str) -> Object | None:
+        """One object; None where it, or its kind, is not there."""
+        access = self._members.access(cluster)
+        try:
+            return await access.read(kind, name)
+        except KindMissing:
+            await access.read(NAMESPACE, IDENTITY_NAMESPACE)
+            return None
 
     # --- status ------------------------------------------------------------------------------------------------------
 
@@ -495,11 +540,13 @@ class PolicyKeeper:
             self._say(cluster, kind, metadata.name, str(err))
         return judged
 
-    def _say(self, cluster: str, kind: Kind, name: str, error: str) -> None:
-        """Warns once per error: it is met again in every pass."""
-        if self._said.get((cluster, kind, name)) != error:
-            self._said[cluster, kind, name] = error
-            log.warning("%s %s on %s is not kept: %s", kind.kind, name, cluster, error, extra={"cluster": cluster})
+    def _say(self, cluster: str, kind: Kind, name: str, error: str) -> bool:
+        """Warns once per error, which is met again in every pass; whether it is a new one."""
+        if self._said.get((cluster, kind, name)) == error:
+            return False
+        self._said[cluster, kind, name] = error
+        log.warning("%s %s on %s is not kept: %s", kind.kind, name, cluster, error, extra={"cluster": cluster})
+        return True
 
 
 def _words(step: Step) -> str:

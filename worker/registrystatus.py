@@ -88,6 +88,9 @@ class RegistryStatus:
             del self._written[name]
         if writes_on:
             await asyncio.gather(*(self._ask_workers(name) for name in known))
+            # A cluster may have left the registry while Temporal was asked.
+            known = [name for name in known if name in self.clusters.names()]
+            writes_on = [name for name in writes_on if name in known]
         self.book.observe({name: self._sighting(name) for name in known}, self.now())
         due = [
             name for name in writes_on if self.clusters.gate(name).is_open and self.now() >= self._due.get(name, 0.0)

@@ -85,6 +85,7 @@ def state_of(
         is_newest = False  # a hub drove it since, and notes no epoch
     volumes = _volumes(looks, state, is_newest)
     issued = [each for each in (found.epoch, epoch) if each]
+    action = _last_action(found, looks, epoch)
     return AppState(
         namespace=app.namespace,
         name=app.name,
@@ -101,7 +102,8 @@ def state_of(
         if is_newest and found.verdict is Verdict.ADOPT
         else {},
         last_good=_TIMES.validate_python(observed.get("last_good") or {}),
-        action=_last_action(found, looks, epoch),
+        action=action,
+        history=[action] if action else [],
         interrupted=_how_to_go_on(app, found),
         debts=[Debt(cluster=cluster, wants="Secondary", since=now) for cluster in app.others(found.serving)],
     )

@@ -58,6 +58,8 @@ class Deploy(Action):
             note=lambda seen: f"{len(seen.volumes)} volumes",
         )
         self.point_of_no_return_passed = True
+        # From here on it counts as published, whatever becomes of the call: pods may run by it and write (S2).
+        self.decided = decision
         await self.step(
             f"Decide for {home}",
             lambda: self.short(

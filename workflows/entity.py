@@ -353,7 +353,8 @@ class DRPlacementControl:
         app = self._app()
         decide.check_basis(self._state, request.basis_epoch)
         now = decide.running(self._state)
-        if now is None or now.kind is not ActionKind.UNPROTECT:
+        # A deployment that cannot end, as where its cluster is lost, is ended by this alone.
+        if now is None or now.kind not in (ActionKind.UNPROTECT, ActionKind.DEPLOY):
             decide.check_nothing_runs(self._state)
         looks, limits = Looks(app, self._state.timings), look(self._state.timings.look_seconds)
         looked = await asyncio.gather(*(looks.read(cluster, limits) for cluster in app.cluster_names))
@@ -361,7 +362,7 @@ class DRPlacementControl:
         unknown = [cluster for cluster in request.forget_clusters if cluster not in app.cluster_names]
         if unknown:
             raise Refused(f"{unknown[0]} is not a cluster of policy {app.policy} ({', '.join(app.cluster_names)}).")
-        move = MoveRequest(target="", requester=request.requester, reason=request.reason, requested_at=workflow.now())
+        move = _as_move(request)
         return await self._begin(
             ActionKind.UNPROTECT, list(looked), request=move, forget_clusters=request.forget_clusters
         )
@@ -381,8 +382,7 @@ class DRPlacementControl:
         )
         decide.check_foreign(self._state, list(looked), stores)
         decide.check_release(self._state, list(looked))
-        move = MoveRequest(target="", requester=request.requester, reason=request.reason, requested_at=workflow.now())
-        return await self._begin(ActionKind.RELEASE, list(looked), request=move)
+        return await self._begin(ActionKind.RELEASE, list(looked), request=_as_move(request))
 
     async def _abort(self, request: OperatorRequest) -> Answer:
         record = decide.running(self._state)
@@ -396,6 +396,9 @@ class DRPlacementControl:
         await workflow.wait_condition(lambda: self._stop_answer is not None or self._child is None)
         if self._stop_answer is not None and not self._stop_answer.accepted:
             raise Refused(self._stop_answer.message)
+        ended = self._state.action
+        if self._stop_answer is None and ended and ended.outcome is not Outcome.ABORTED:
+            raise Refused(f"{record.kind.value} had ended before it could be aborted: {ended.message}")
         return self._answer(record, f"{record.kind.value} is being aborted")
 
     async def _retry(self, request: OperatorRequest) -> Answer:
@@ -468,13 +471,15 @@ class DRPlacementControl:
         await asyncio.gather(
             *(self._stamp(cluster, epoch, kind, needed=cluster not in leaving) for cluster in reachable)
         )
-        supersedes, decided_before = decide.running(self._state) is not None, self._state.decision.cluster
+        overruled, decided_before = decide.running(self._state), self._state.decision.cluster
+        was_interrupted = bool(self._state.interrupted)
         await self._supersede(f"{kind.value} to {request.target or 'nowhere'} (epoch {number})")
         targets = [look_ for look_ in seen if look_.cluster == request.target]
         if kind is ActionKind.FAILOVER and self._state.decision.cluster != decided_before:
             # What was superseded has published its decision while this request looked around (S2).
             decide.check_copy(self._state, request)
-        source = self._state.decision.cluster
+        # A deployment that was cut off may serve where it was to, though nobody saw it decide (drpc.md 2.6 R9).
+        source = self._state.decision.cluster or (app.preferred_cluster if kind is ActionKind.RELOCATE else None)
         record = ActionRecord(
             kind=kind,
             workflow_id=workflow_id,
@@ -497,7 +502,10 @@ class DRPlacementControl:
             known_empty=self._state.known_empty,
             drawbacks=decide.store_drawbacks(self._state, request, stores, claimed.stores) if stores else {},
             target_unsettled=kind is ActionKind.FAILOVER
-            and (supersedes or not all(decide.is_settled_secondary(self._state, now) for now in targets)),
+            and (overruled is not None or not all(decide.is_settled_secondary(self._state, now) for now in targets)),
+            # A failover leaves the side that it came from as it was; a relocate may have taken the application from it.
+            after_cut_off=was_interrupted
+            or (overruled is not None and overruled.kind is ActionKind.RELOCATE and bool(self._state.interrupted)),
             data_as_of=record.data_as_of,
             forget_clusters=forget_clusters or [],
             timings=self._state.timings,
@@ -583,11 +591,14 @@ class DRPlacementControl:
                 self._change(
                     interrupted=decide.how_to_go_on(self._state, record, "was ended from outside in the middle")
                 )
+            elif kind is ActionKind.DEPLOY:
+                self._change(interrupted=decide.how_to_protect_again(self._state))
         now = workflow.now()
         mine = self._state.action
         if kind is ActionKind.REPROTECT:
             self._state = decide.after(self._state, record, result, now)
-            if mine and mine.epoch == record.epoch:
+            # A request that was refused after its claim has taken an epoch, and left this action the last one.
+            if mine and mine.epoch <= record.epoch:
                 self._change(action=decide.with_three_facts(mine, result))
         else:
             self._state = decide.after(self._state, record, result, now)
@@ -705,6 +716,17 @@ class DRPlacementControl:
 
     def _show(self) -> None:
         workflow.set_current_details(view.page(self._state))
+
+
+def _as_move(request: UnprotectRequest | ReleaseRequest) -> MoveRequest:
+    """A request without a target, for what is common to all actions."""
+    return MoveRequest(
+        target="",
+        request_id=request.request_id,
+        requester=request.requester,
+        reason=request.reason,
+        requested_at=workflow.now(),
+    )
 
 
 _PRIORITIES = {

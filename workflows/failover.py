@@ -75,13 +75,22 @@ class Failover(Move):
             f"Data as of {as_of}; what {self.source or 'the other side'} wrote later is lost",
             self.asked_by(),
             f"Volumes: {len(self.given.volumes)}",
-            self.way_out(f"the decision names {self.target}", "until the decision is published"),
+            self.way_out(self._passed(), "until the decision is published"),
         ]
 
     def promoted(self) -> bool:
         return self._promotion_asked
 
+    def _passed(self) -> str:
+        if self.given.after_cut_off and self.decided is None:
+            return "it overrules a move that was cut off"
+        return f"the decision names {self.target}"
+
     def too_late(self) -> str:
+        if self.given.after_cut_off and self.decided is None:
+            where = f"{self.app.name} -n {self.app.namespace}"
+            back = f" The way back is: hubless failover {where} --to {self.source}" if self.source else ""
+            return f"This failover overrules a move that was cut off, so there is nothing to go back to.{back}"
         return f"Too late to abort: the decision names {self.target}. {self.way_back()}"
 
     async def _fail_over(self) -> ActionResult:
@@ -94,7 +103,7 @@ class Failover(Move):
             decided_at=workflow.now(),
         )
         # An abort would demote it, and it holds every write: the way out is another failover (S5).
-        self.point_of_no_return_passed = self.given.decision.cluster == target
+        self.point_of_no_return_passed = self.given.decision.cluster == target or self.given.after_cut_off
         if self.given.target_unsettled:
             await self._turn_back()
         self.phase("Promoting")

@@ -148,6 +148,8 @@ class ActionInput(Wire):
     target_unsettled: bool = False
     """The target was no settled Secondary when the action was asked for, or another one was superseded for it: a
     relocate may have begun to take the volumes from it."""
+    after_cut_off: bool = False
+    """The move before was cut off in the middle: no side is known to serve, so there is nothing to go back to."""
     data_as_of: datetime | None = None
     serving_at: datetime | None = None
     forget_clusters: list[str] = []

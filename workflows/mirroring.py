@@ -44,6 +44,8 @@ async def write(state: AppState, kind: ActionKind, record: ActionRecord, result:
     }
     moments = {"serving": result.serving_at, "cleaned": result.cleaned_at, "reprotected": result.reprotected_at}
     began = record.requested_at or now
+    # One that was superseded ends when its successor has claimed the next epoch already.
+    own = next((issued for issued in state.issued if issued.number == record.epoch), epoch)
     history = {
         "result": f"{result.outcome}: {result.message}",
         "requester": record.requester,
@@ -66,9 +68,7 @@ async def write(state: AppState, kind: ActionKind, record: ActionRecord, result:
             ),
             call(
                 contracts.append_history,
-                contracts.AppendHistory(
-                    app=app.ref, epoch=epoch, action=kind.value, document=history, profiles=profiles
-                ),
+                contracts.AppendHistory(app=app.ref, epoch=own, action=kind.value, document=history, profiles=profiles),
                 queue=names.CONTROL_QUEUE,
                 limits=LIMITS,
                 summary="Record the action",

@@ -8,7 +8,7 @@ this order (S6). It gives way to the next action at any time, and parks when a c
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
@@ -30,6 +30,10 @@ T = TypeVar("T")
 UPLOAD_CHECK_SECONDS, LONGEST_UPLOAD_CHECK_SECONDS = 5, 300
 """First and longest pause between two looks at the stores: the operator uploads some seconds after its promotion
 (vrg.md 3.3). Each look is a dozen events of the history, and an object may be lacking for days."""
+
+UPLOAD_PATIENCE = timedelta(hours=6)
+"""Longest time of one action in which an object may be lacking; then it parks, or its history would reach its limit
+within weeks. The application's workflow looks again by itself, as for a cluster that is away."""
 
 NOT_YET_SECONDS = (1, 2, 4, 8, 16, 32, 60)
 """Pauses after a step was told that it is too early: conditions are lost for moments (D18), and nobody watches a
@@ -189,7 +193,7 @@ class Reprotect(Action):
         What the serving side's own store has lost is uploaded again as well, and not waited for.
         """
         peers = {cluster.s3_profile for cluster in self.app.clusters if cluster.name != self.home}
-        asked, pause = False, UPLOAD_CHECK_SECONDS
+        asked, pause, began = False, UPLOAD_CHECK_SECONDS, workflow.now()
 
         async def until_stored() -> list[StoreReport]:
             nonlocal asked, pause
@@ -219,6 +223,8 @@ class Reprotect(Action):
                     )
                 if not lacking:
                     return seen.stores
+                if workflow.now() - began > UPLOAD_PATIENCE and workflow.patched("uploads-park"):
+                    raise Ended(Outcome.PARKED, f"the objects of volumes are not uploaded: {lacking}")
                 self.awaits(f"{lacking} in the store that the peer would restore from")
                 await workflow.sleep(pause)
                 pause = min(pause * 2, LONGEST_UPLOAD_CHECK_SECONDS)

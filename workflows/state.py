@@ -379,10 +379,20 @@ def after(state: AppState, record: ActionRecord, result: ActionResult, now: date
             "known_empty": not volumes and (state.known_empty or _looked_for_volumes(record, result)),
             "protected": protected,
             "last_good": last_good,
-            "history": [*state.history, ended][-REMEMBERED:],
+            "history": _remembered([*state.history, ended]),
             "superseded": result.message if _met_foreign(state, record, result) else state.superseded,
         }
     )
+
+
+def _remembered(history: list[ActionRecord]) -> list[ActionRecord]:
+    """The records that are kept: clean-ups, of which a store that is away makes a hundred a day, go before actions,
+    from which phase and spec of the DRPC follow."""
+    kept = list(history)
+    while len(kept) > REMEMBERED:
+        oldest = next((at for at, record in enumerate(kept) if record.kind is ActionKind.REPROTECT), 0)
+        del kept[oldest]
+    return kept
 
 
 def _looked_for_volumes(record: ActionRecord, result: ActionResult) -> bool:
@@ -407,6 +417,15 @@ def how_to_go_on(state: AppState, record: ActionRecord, why: str) -> str:
     return (
         f"{record.kind.value} to {record.target} {why}, so nothing is cleaned up by itself. "
         f"Go on: {move} {record.target}.{back}"
+    )
+
+
+def how_to_protect_again(state: AppState) -> str:
+    """What a person reads after a deployment was ended in the middle: it may have placed the application, or not."""
+    where = f"{state.name} -n {state.namespace}"
+    return (
+        f"its protection was ended from outside in the middle, so nobody knows whether it serves. Take it back, which "
+        f"leaves the application running, and protect it again: hubless unprotect {where}"
     )
 
 

@@ -7,13 +7,16 @@ single time, because callers decide about retries and a store that is silent mus
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import math
+import tempfile
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -45,6 +48,9 @@ ABANDONED = 64
 
 KNOWN_OBJECTS = 20_000
 """Objects of a few kilobytes that are remembered per store: those of a thousand applications and more."""
+
+_BUNDLES: dict[str, str] = {}
+"""By the authorities that a store's certificate is judged by: the file that holds them."""
 
 _CREATION = threading.Lock()
 """boto3 sessions are not thread-safe, and making a client reads the default one."""
@@ -86,8 +92,12 @@ class S3Store:
         name: str | None = None,
         connect_seconds: float = CONNECT_SECONDS,
         read_seconds: float = READ_SECONDS,
+        ca_certificates: str = "",
     ) -> S3Store:
-        """A store by its S3 profile (`name`, default: the endpoint); contacts nothing yet."""
+        """A store by its S3 profile (`name`, default: the endpoint); contacts nothing yet.
+
+        `ca_certificates` (PEM) are trusted instead of the usual authorities.
+        """
 
         def make_client() -> Any:
             return boto3.client(
@@ -96,6 +106,7 @@ class S3Store:
                 aws_access_key_id=access_key,
                 aws_secret_access_key=secret_key,
                 region_name=region,
+                verify=_bundle(ca_certificates) if ca_certificates else None,
                 config=Config(
                     connect_timeout=connect_seconds,
                     read_timeout=read_seconds,
@@ -264,6 +275,14 @@ class S3Store:
                     f"S3 profile {self.name}: {self.endpoint} does not answer ({err}); look at the store and at the "
                     "network between"
                 ) from err
+            except HublessError:
+                raise
+            except Exception as err:
+                # A proxy's page of its own, with 200, lacks what every S3 server answers.
+                raise StoreUnreachable(
+                    f"S3 profile {self.name}: what {self.endpoint} answers is no S3 ({type(err).__name__}: {err}); "
+                    "look at what stands before the store"
+                ) from err
             finally:
                 del calls[mine]
 
@@ -357,6 +376,16 @@ _FULL = ("XMinioStorageFull", "QuotaExceeded", "InsufficientStorage", "XMinioAdm
 
 class _NotImplementedByStore(StoreDenied):
     """501: the server does not know a conditional request."""
+
+
+def _bundle(authorities: str) -> str:
+    """A file with these authorities (PEM), because botocore takes no others; made once for each text."""
+    if authorities not in _BUNDLES:
+        with tempfile.NamedTemporaryFile("w", prefix="hubless-ca-", suffix=".pem", delete=False) as file:
+            file.write(authorities)
+        _BUNDLES[authorities] = file.name
+        atexit.register(Path(file.name).unlink, missing_ok=True)
+    return _BUNDLES[authorities]
 
 
 def _code(err: ClientError) -> str:

@@ -363,6 +363,19 @@ async def test_an_action_that_lingers_leaves_the_lock_to_its_successor_in_the_sa
     assert await store.list("") == []
 
 
+async def test_an_attempt_that_wakes_up_leaves_the_lock_to_the_next_one(mirror: Mirror) -> None:
+    """A worker that was frozen is told to end when it goes on; another one holds the lock for the same run by then."""
+    lock = (*APP, "entity", EIGHT, "w")
+    await mirror.renew_lock(*lock, run_id="r", takes_over=True, attempt=1)
+    await mirror.renew_lock(*lock, run_id="r", takes_over=True, attempt=2)
+    await mirror.renew_lock(*lock, run_id="r", attempt=1)  # it was about to when it froze
+    await mirror.release_lock(*lock, run_id="r", attempt=1)
+    with pytest.raises(LockHeld):
+        await mirror.acquire_lock(*APP, "another tool", NINE)
+    await mirror.release_lock(*lock, run_id="r", attempt=2)
+    await mirror.acquire_lock(*APP, "another tool", NINE)
+
+
 async def test_only_ones_own_lock_is_released(mirror: Mirror, stores: Stores) -> None:
     await mirror.acquire_lock(*APP, "worker dr1", NINE, seconds=PATIENT)
     await mirror.release_lock(*APP, "worker dr2", NINE, seconds=PATIENT)

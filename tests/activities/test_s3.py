@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from activities.access import s3
 from activities.access.s3 import S3Store
 from ramen.errors import PreconditionFailed, StoreDenied, StoreUnreachable
+from sandbox import pki
 from tests.activities.conftest import ACCESS_KEY, SECRET_KEY, Weed, free_ports
 
 
@@ -180,3 +187,42 @@ async def test_a_call_that_waits_for_stuck_ones_fails_as_the_store_does(monkeypa
     await store.close()
     with pytest.raises(StoreUnreachable, match="replaced"):
         await store.head_bucket()
+
+
+@pytest.fixture
+def tls_store(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A server with a certificate of a private authority that answers every request with 200; URL and authority."""
+    authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority = pki.certificate("private", authority_key, None, None)
+    certificate = pki.certificate("store", server_key, authority, authority_key)
+    chain = tmp_path / "server.pem"
+    chain.write_bytes(pki.pem(server_key) + certificate.public_bytes(Encoding.PEM))
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_address[1]}", authority.public_bytes(Encoding.PEM).decode()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+async def test_a_private_authority_is_trusted_where_the_profile_names_it(tls_store: tuple[str, str]) -> None:
+    url, authority = tls_store
+    trusting = S3Store.connect(url, "bucket", ACCESS_KEY, SECRET_KEY, ca_certificates=authority)
+    await trusting.head_bucket()
+    doubting = S3Store.connect(url, "bucket", ACCESS_KEY, SECRET_KEY)
+    with pytest.raises(StoreUnreachable):
+        await doubting.head_bucket()
+    await asyncio.gather(trusting.close(), doubting.close())

@@ -70,7 +70,7 @@ def _client(endpoint: str, bucket: str) -> S3Store:
 
 
 FAULTS = {
-    "slow": StoreFault(slow=3),
+    "slow": StoreFault(slow=4),  # later than a read waits
     "trickling": StoreFault(trickle=True),
     "full, as MinIO says it": StoreFault(full="minio"),
     "full, as Ceph says it": StoreFault(full="ceph"),
@@ -79,6 +79,7 @@ FAULTS = {
     "conditions refused": StoreFault(conditions="refused"),
     "conditions ignored": StoreFault(conditions="ignored"),
     "lying": StoreFault(lying=True),
+    "a page": StoreFault(page=True),
 }
 
 SAYS_STORED = {"conditions ignored", "lying"}
@@ -153,7 +154,7 @@ async def test_lock_and_claim_together_wait_for_a_silent_store_once(spoilt: Spoi
     assert claimed.stores == ["s3-dr2"]
 
 
-@pytest.mark.parametrize("name", ["slow", "trickling", "full, as MinIO says it", "read-only", "lying"])
+@pytest.mark.parametrize("name", ["slow", "trickling", "full, as MinIO says it", "read-only", "lying", "a page"])
 async def test_a_mended_store_takes_part_again_and_gets_what_it_missed(spoilt: Spoilt, name: str) -> None:
     mirror = spoilt.mirror()
     spoilt.fault = FAULTS[name]
@@ -227,6 +228,7 @@ async def test_a_store_as_it_should_be_has_no_problem(spoilt: Spoilt) -> None:
         ("full, as an overloaded one says it", r"not able to serve now \(503 ServiceUnavailable\)", "load and its log"),
         ("read-only", r"refuses to write .* \(AccessDenied\)", "make the bucket writable, or .* s3SecretRef"),
         ("lying", "is not read back", "do not rely on this store"),
+        ("a page", "is no S3", "look at what stands before the store"),
     ],
 )
 async def test_a_check_names_store_and_remedy_within_its_time(
@@ -289,7 +291,7 @@ async def test_a_promotion_finds_the_volumes_in_the_store_that_can_be_read(spoil
     spoilt.fault = FAULTS[name]
     first, second = (await seen(spoilt)).stores
     assert second.volumes == [VOLUME]
-    readable = name not in ("slow", "trickling")
+    readable = name not in ("slow", "trickling", "a page")
     assert (first.reachable, first.volumes) == (readable, [VOLUME] if readable else [])
     assert bool(first.error) is not readable
 

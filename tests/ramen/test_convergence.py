@@ -10,6 +10,7 @@ import pytest
 
 from ramen import names
 from ramen.convergence import (
+    PAST_LENGTH,
     Accept,
     Create,
     Delete,
@@ -18,6 +19,7 @@ from ramen.convergence import (
     Object,
     Overwrite,
     Release,
+    Revision,
     Step,
     digest,
     revision,
@@ -253,3 +255,81 @@ def test_an_annotation_that_makes_no_sense_is_none() -> None:
 
 def test_the_order_of_keys_is_no_edit() -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+# --- one name, two lives ----------------------------------------------------------------------------------------------
+
+REBORN = "2026-01-02T00:00:00Z"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_object_made_again_is_not_deleted_for_a_copy_of_its_former_life(order: tuple[str, str]) -> None:
+    """`kubectl delete` and `apply` right after it, while the other cluster's copy is still on its way out."""
+    world = World(dr1=new(value="b"), dr2=leaving(copy(2)))
+    world.settle(*order)
+    assert world.values() == ["b", "b"]
+    assert not any(obj and "deletionTimestamp" in obj["metadata"] for obj in world.copies.values())
+
+
+@pytest.mark.parametrize("users", [(), ("web/shop",)])
+def test_a_copy_of_a_former_life_that_returns_does_not_overwrite_the_one_made_again(users: tuple[str, ...]) -> None:
+    world = World(dr1=copy(1, born=REBORN, value="new"), dr2=leaving(copy(5, value="old")))
+    world.users = users
+    assert isinstance(world.turn("dr1"), Leave)
+    assert isinstance(world.turn("dr2"), Drop)
+    world.settle()
+    assert world.values() == ["new", "new"]
+
+
+def test_a_missing_copy_is_made_while_a_third_one_of_a_former_life_is_on_its_way_out() -> None:
+    copies: dict[str, Object | None] = {"dr1": None, "dr2": copy(1, born=REBORN), "dr3": leaving(copy(5))}
+    assert isinstance(on("dr1", copies), Create)
+    copies["dr2"] = copy(5)
+    assert isinstance(on("dr1", copies), Leave), "that one will be deleted as well"
+
+
+def test_the_next_life_counts_on_from_the_former_one() -> None:
+    found = on("dr1", {"dr1": new(value="b"), "dr2": leaving(copy(5))})
+    assert isinstance(found, Accept)
+    assert found.annotations[names.COPY].startswith("6.")
+    assert found.annotations[names.BORN] == found.annotations[names.EDITED].split()[0]
+
+
+# --- edits that gave way ----------------------------------------------------------------------------------------------
+
+
+def test_an_edit_that_gives_way_to_two_edits_elsewhere_is_not_silently_lost() -> None:
+    world = World(dr1=copy(1), dr2=copy(1))
+    world.silent = {"dr2"}
+    for value in ("b", "c"):
+        world.copies["dr1"] = edit(world.copies["dr1"] or {}, value=value)
+        world.turn("dr1")
+    world.silent = {"dr1"}
+    world.copies["dr2"] = edit(world.copies["dr2"] or {}, value="fence")
+    world.turn("dr2")
+    world.silent = set()
+    world.settle()
+    assert world.values() == ["c", "c"]
+    assert "gave way" in (world.copies["dr2"] or {})["metadata"]["annotations"][names.OVERRULED]
+    assert names.OVERRULED not in (world.copies["dr1"] or {})["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize("missed", [1, 3, 30])
+def test_a_copy_that_is_only_old_gave_no_way(missed: int) -> None:
+    world = World(dr1=copy(1), dr2=copy(1))
+    world.silent = {"dr2"}
+    for number in range(missed):
+        world.copies["dr1"] = edit(world.copies["dr1"] or {}, value=str(number))
+        world.turn("dr1")
+    world.silent = set()
+    world.settle()
+    assert world.values() == [str(missed - 1)] * 2
+    assert names.OVERRULED not in (world.copies["dr2"] or {})["metadata"]["annotations"]
+    assert len((world.copies["dr1"] or {})["metadata"]["annotations"][names.PAST].split()) <= PAST_LENGTH
+
+
+@pytest.mark.parametrize("text", ["1" * 5000 + ".abc", "\u00b2.abc", "x.abc", "3.", ""])
+def test_an_annotation_that_nobody_of_us_wrote_counts_as_none(text: str) -> None:
+    obj = copy()
+    obj["metadata"]["annotations"][names.COPY] = text
+    assert revision(obj) == Revision()

@@ -13,7 +13,15 @@ from activities.access.fake import FakeCluster
 from activities.access.protocol import ClusterAccess, Object
 from ramen import names
 from ramen.conditions import Condition, find
-from ramen.errors import BucketMissing, ClusterUnreachable, HublessError, StoreUnreachable
+from ramen.errors import (
+    BucketMissing,
+    ClusterUnreachable,
+    Forbidden,
+    HublessError,
+    KindMissing,
+    ServerBusy,
+    StoreUnreachable,
+)
 from ramen.kinds import (
     DRCLUSTER,
     DRPC,
@@ -482,3 +490,147 @@ async def test_an_object_that_cannot_be_read_stops_no_other(world: World) -> Non
     world.put_all()
     world.servers["dr1"].put(DRPOLICY, {"metadata": {"name": "broken"}, "spec": {"drClusters": "dr1"}})
     await world.until(lambda: all(map(world.is_valid, CLUSTERS)), "the other one is valid on both")
+
+
+async def test_a_revision_that_nobody_of_us_wrote_stops_no_worker(world: World) -> None:
+    world.put_all()
+    await world.rest()
+    gold = world.servers["dr1"].get(DRPOLICY, "gold")
+    assert gold is not None
+    gold["metadata"]["annotations"][names.COPY] = "9" * 5000 + ".abc"
+    world.servers["dr1"].put(DRPOLICY, gold)
+    await world.rest()
+    assert all(map(world.is_valid, CLUSTERS))
+
+
+async def test_a_drcluster_is_not_deleted_while_the_policies_are_not_known(world: World) -> None:
+    """Workers that were started again list the DRClusters before the policies, which a busy server gives later."""
+    world.put_all()
+    await world.rest()
+    await world.servers["dr1"].delete(DRCLUSTER, "dr2")
+    await world.rest()
+    for worker in world.workers:
+        await worker.keeper.close()
+    for server in world.servers.values():
+        server.before = _busy_with(DRPOLICY)
+    world.workers = [Worker(name, world.servers, world.profiles) for name in CLUSTERS]
+    for _ in range(30):
+        await world.turn()
+    world.drcluster("dr1", "dr2")
+    world.drcluster("dr2", "dr2")
+
+
+def _busy_with(kind: Kind) -> Callable[[str, Kind, str], None]:
+    def before(verb: str, of: Kind, name: str) -> None:
+        if of is kind and verb in ("list", "watch"):
+            raise ServerBusy("429")
+
+    return before
+
+
+async def test_a_proxy_that_says_not_found_takes_no_peer_class_away(world: World) -> None:
+    """An ingress whose API server is away answers with a page of its own, as a server without such a kind does."""
+    world.put_all()
+    await world.rest()
+    before = world.policy("dr1")
+    world.servers["dr2"].failure = KindMissing("404 page not found")
+    world.servers["dr2"].cut()
+    for _ in range(5):
+        await world.turn()
+    world.lose("dr2")
+    world.servers["dr2"].failure = KindMissing("404 page not found")
+    world.pass_time(100)
+    await world.until(lambda: (said := world.said("dr1", "PeerClassesMatched")) and said.status == "Unknown", "silence")
+    after = world.policy("dr1")
+    assert before is not None
+    assert after is not None
+    assert after.status.async_ == before.status.async_ is not None
+
+
+async def test_a_proxy_that_says_not_found_is_no_cluster_without_a_copy(world: World) -> None:
+    world.put_all()
+    await world.rest()
+    await world.servers["dr1"].delete(DRPOLICY, "gold")
+    await world.servers["dr2"].delete(DRPOLICY, "gold")
+    for worker in world.workers:
+        assert await worker.keeper._read_copy("dr1", DRPOLICY, "gold") is not None
+        world.servers["dr2"].failure = KindMissing("404 page not found")
+        with pytest.raises(KindMissing):
+            await worker.keeper._read_copy("dr2", DRPOLICY, "gold")
+        world.servers["dr2"].failure = None
+
+
+async def test_a_policy_is_not_valid_before_the_classes_of_both_clusters_were_read(world: World) -> None:
+    """Shared storage would pass for async, and be failed over with nothing fenced."""
+    world.lose("dr2")
+    world.put_all()
+    await world.until(lambda: world.said("dr1"), "it was judged")
+    world.pass_time(100)
+    for _ in range(20):
+        await world.turn()
+    said = world.said("dr1")
+    assert said is not None
+    assert (said.status, said.reason) == ("Unknown", "Initializing")
+    assert "dr2" in said.message
+    world.give_back("dr2")
+    await world.until(lambda: all(map(world.is_valid, CLUSTERS)), "valid when both were read")
+    world.lose("dr2")
+    world.pass_time(100)
+    for _ in range(20):
+        await world.turn()
+    assert world.is_valid("dr1"), "what was found stays in force"
+
+
+async def test_a_conflict_stays_while_the_older_policy_cannot_be_written(world: World) -> None:
+    for number, server in enumerate(world.servers.values(), 1):
+        shared = {**sc(f"s{number}")}
+        shared["metadata"]["labels"][names.STORAGE_ID] = "shared"
+        server.put(STORAGE_CLASS, shared)
+    world.put_all()
+    await world.rest()
+    spec = {"drClusters": list(CLUSTERS), "schedulingInterval": "5m"}
+    world.pass_time(2)
+    world.servers["dr1"].put(DRPOLICY, {"metadata": {"name": "later"}, "spec": spec})
+    conflict = "DRPolicyConflictFound"
+    await world.until(lambda: (said := world.said("dr1", name="later")) and said.reason == conflict, "the conflict")
+
+    def before(verb: str, kind: Kind, name: str) -> None:
+        if (verb, kind, name) == ("update", DRPOLICY, "gold"):
+            raise Forbidden("a webhook refuses it")
+
+    world.servers["dr1"].before = before
+    world.edit("dr1", DRPOLICY, "gold", networkMappingRef={"name": "nets"})
+    for _ in range(10):
+        await world.turn()
+    said = world.said("dr1", name="later")
+    assert said is not None
+    assert said.reason == conflict
+
+
+async def test_a_cluster_that_was_built_anew_is_known_by_its_new_identity(world: World) -> None:
+    world.put_all()
+    await world.rest()
+    world.lose("dr2")
+    world.servers["dr2"].drop(NAMESPACE, "kube-system")
+    world.servers["dr2"].put(NAMESPACE, {"metadata": {"name": "kube-system", "uid": "uid-anew"}})
+    world.give_back("dr2")
+
+    def has_it() -> bool:
+        found = world.policy("dr1")
+        return bool(found and found.status.async_ and "uid-anew" in found.status.async_.peer_classes[0].cluster_ids)
+
+    await world.until(has_it, "the new identity in the peer classes")
+
+
+async def test_words_for_one_silence_that_alternate_are_written_once(world: World) -> None:
+    world.put_all()
+    await world.rest()
+    world.lose("dr2")
+    world.pass_time(100)
+    await world.rest()
+    before = world.written
+    for number in range(10):
+        for worker in world.workers:
+            worker.gates["dr2"].shut(f"another error {number}")
+        await world.turn()
+    assert world.written == before

@@ -195,3 +195,18 @@ async def test_a_write_that_fails_is_tried_again_slowly(world: World, error: Hub
     fake.before = None
     await world.look(20)
     assert len(world.on("dr1").clusters) == 2
+
+
+async def test_a_cluster_that_leaves_the_registry_while_temporal_is_asked_ends_no_worker(world: World) -> None:
+    await world.look()
+
+    async def reaches(cluster: str) -> list[str] | None:
+        await asyncio.sleep(0.01)  # both were asked for
+        world.clusters.fakes.pop("dr2", None)
+        world.clusters.gates.pop("dr2", None)
+        return ["dr1@a:1"]
+
+    world.status.workers = reaches
+    await world.look(61)
+    await world.look()
+    assert [entry.name for entry in world.on("dr1").clusters] == ["dr1"]

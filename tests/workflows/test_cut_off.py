@@ -13,7 +13,7 @@ from activities.contracts import Gate
 from ramen.app import Volume
 from tests.workflows.conftest import Application
 from tests.workflows.world import World
-from workflows.inputs import ClusterSignal, MoveRequest, OperatorRequest, Outcome
+from workflows.inputs import ClusterSignal, MoveRequest, OperatorRequest, Outcome, UnprotectRequest
 
 
 async def promoted_and_held(shop: Application, world: World) -> str:
@@ -209,3 +209,144 @@ async def test_an_application_whose_last_volume_went_is_known_to_have_none(shop:
     world.stored = {profile: [] for profile in world.stored}
     moving = await shop.move("failover", "dr2")
     assert (await shop.ended(moving.workflow_id)).outcome is Outcome.DONE
+
+
+async def relocate_that_hangs_in_its_demotion(shop: Application, world: World) -> str:
+    """A relocate to dr2 that has taken the application from dr1 and waits there; its workflow ID."""
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr1", Gate.SECONDARY))
+    moving = await shop.move("relocate", "dr2")
+    async with asyncio.timeout(20):
+        while world.decisions.get("dr1") is None or world.decisions["dr1"].cluster == "dr1":
+            await asyncio.sleep(0.02)
+    return moving.workflow_id
+
+
+async def test_a_failover_that_overruled_a_relocate_has_nothing_to_go_back_to(shop: Application, world: World) -> None:
+    """dr1 gave the application up: an abort that demotes dr2 as well would leave it nowhere, and call that done."""
+    await relocate_that_hangs_in_its_demotion(shop, world)
+    world.hold.add(("dr2", Gate.READY))
+    moving = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while world.role("dr2") != "primary":
+            await asyncio.sleep(0.02)
+    error = await shop.refused("abort", OperatorRequest(reason="a mistake"))
+    assert "nothing to go back to" in error.message
+    assert f"hubless failover {shop.name} -n web --to dr1" in error.message
+    world.hold.clear()
+    assert (await shop.ended(moving.workflow_id)).outcome is Outcome.DONE
+    assert world.role("dr2") == "primary"
+
+
+async def test_a_failover_after_a_move_that_was_ended_from_outside_is_not_aborted(
+    shop: Application, world: World
+) -> None:
+    """The one before may have decided for the target, and nobody saw it: pods may write there (S2)."""
+    first = await promoted_and_held(shop, world)
+    await shop.client.get_workflow_handle(first).terminate()
+    await shop.until(lambda view: not view.child and bool(view.state.interrupted))
+    moving = await shop.move("failover", "dr2")
+    assert "nothing to go back to" in (await shop.refused("abort", OperatorRequest())).message
+    world.hold.clear()
+    assert (await shop.ended(moving.workflow_id)).outcome is Outcome.DONE
+
+
+async def test_a_failover_that_overruled_another_one_can_be_aborted(shop: Application, world: World) -> None:
+    """A failover leaves the side that it came from as it was, so that is where an abort goes back to."""
+    await promoted_and_held(shop, world)
+    second = await shop.move("failover", "dr2")
+    async with asyncio.timeout(20):
+        while not world.did("claim_epoch") or world.role("dr2") != "primary":
+            await asyncio.sleep(0.02)
+    await shop.update("abort", OperatorRequest(reason="a mistake"))
+    world.hold.clear()
+    assert (await shop.ended(second.workflow_id)).outcome is Outcome.ABORTED
+    await shop.protected()
+    assert (world.role("dr1"), world.role("dr2")) == ("primary", "secondary")
+
+
+async def test_the_facts_of_an_action_come_true_after_a_request_that_took_an_epoch_and_was_refused(
+    shop: Application, world: World
+) -> None:
+    await shop.protect()
+    await shop.protected()
+    world.hold.add(("dr1", Gate.CLEANED))
+    moving = await shop.move("failover", "dr2")
+    assert (await shop.ended(moving.workflow_id)).outcome is Outcome.DONE
+    await shop.until(lambda view: bool(view.child))
+    world.changing.add("dr1")
+    world.changing.add("dr2")
+    await shop.refused("failover", MoveRequest(target="dr1", request_id="back", accept_data_loss=True))
+    world.changing.clear()
+    world.hold.clear()
+    await shop.until(lambda view: not view.child)
+    await shop.entity.signal("vrg_observed", ClusterSignal(cluster="dr1"))
+    status = await shop.protected()
+    assert status.state.action is not None
+    assert status.state.action.epoch == 2
+    assert status.state.action.cleaned_at is not None
+    assert status.state.action.reprotected_at is not None
+    assert status.drpc["status"]["progression"] == "Completed"
+
+
+async def test_a_superseded_action_is_recorded_under_its_own_epoch(shop: Application, world: World) -> None:
+    await promoted_and_held(shop, world)
+    second = await shop.move("failover", "dr2")
+    world.hold.clear()
+    await shop.ended(second.workflow_id)
+    await shop.protected()
+    failovers = [epoch for epoch, action in world.recorded if action == "Failover"]
+    assert failovers == [2, 3]
+
+
+# --- deployments ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_deployment_that_cannot_end_is_ended_by_an_unprotect(shop: Application, world: World) -> None:
+    world.hold.add(("dr1", Gate.READY))
+    deploying = await shop.protect()
+    async with asyncio.timeout(20):
+        while world.role("dr1") != "primary":
+            await asyncio.sleep(0.02)
+    assert "hubless unprotect" in (await shop.refused("abort", OperatorRequest())).message
+    ending = await shop.update("unprotect", UnprotectRequest(request_id="end"))
+    assert (await shop.ended(deploying.workflow_id)).outcome is Outcome.SUPERSEDED
+    assert (await shop.ended(ending.workflow_id)).outcome is Outcome.DONE
+    assert world.vrgs == {}
+
+
+async def test_a_deployment_that_was_ended_from_outside_is_not_called_available(
+    shop: Application, world: World
+) -> None:
+    world.hold.add(("dr1", Gate.READY))
+    deploying = await shop.protect()
+    async with asyncio.timeout(20):
+        while world.role("dr1") != "primary":
+            await asyncio.sleep(0.02)
+    await shop.client.get_workflow_handle(deploying.workflow_id).terminate()
+    status = await shop.until(lambda view: not view.child and bool(view.state.interrupted))
+    available = status.drpc["status"]["conditions"][0]
+    assert (available["type"], available["status"]) == ("Available", "Unknown")
+    assert "hubless unprotect" in available["message"]
+    world.hold.clear()
+    ending = await shop.update("unprotect", UnprotectRequest(request_id="end"))
+    assert (await shop.ended(ending.workflow_id)).outcome is Outcome.DONE
+
+
+async def test_a_deployment_that_decided_before_it_was_superseded_has_decided(shop: Application, world: World) -> None:
+    """Pods run by its decision: a failover that is aborted goes back to them, and they are not forgotten."""
+    world.published_late.add("dr1")
+    deploying = await shop.protect()
+    async with asyncio.timeout(20):
+        while ("publish_decision", "dr1", "dr1") not in world.log:
+            await asyncio.sleep(0.02)
+    world.hold.add(("dr2", Gate.READY))
+    moving = await shop.move("failover", "dr2", accept_data_loss=True)
+    assert (await shop.ended(deploying.workflow_id)).outcome is Outcome.SUPERSEDED
+    await shop.update("abort", OperatorRequest(reason="a mistake"))
+    assert (await shop.ended(moving.workflow_id)).outcome is Outcome.ABORTED
+    world.published_late.clear()
+    world.hold.clear()
+    status = await shop.protected()
+    assert status.state.decision.cluster == "dr1"

@@ -95,11 +95,11 @@ class World:
         self.dropped: set[str] = set()
         """Volumes that a promotion does not restore."""
         self.drawbacks: dict[str, dict[str, Drawback]] = {}
+        """By cluster: what the last write of its VRG said of the stores."""
         self.classes: list[dict[str, Any]] | None = None
         """Peer classes of the policy; None when no cluster tells them."""
         self.written_classes: dict[str, str] = {}
         """By cluster: storage classes of the peer classes that the VRG was written with last."""
-        """By cluster: what the last write of its VRG said of the stores."""
         self.unwitnessed: set[str] = set()
         self.claims: dict[int, Epoch] = {}
         self.silent_coordination: set[str] = set()
@@ -121,6 +121,8 @@ class World:
         """Actions that hold the lock now."""
         self.locked_by: list[str] = []
         """Each time that an action took it, in order."""
+        self.recorded: list[tuple[int, str]] = []
+        """Epoch and kind of every action whose record the stores were given."""
         self.mirrored: dict[str, Any] | None = None
         self.mirrored_decision: Decision | None = None
         self.log: list[tuple[str, str, str]] = []
@@ -427,6 +429,7 @@ class World:
 
     async def append_history(self, request: contracts.AppendHistory) -> list[str]:
         self.log.append(("append_history", "", request.action))
+        self.recorded.append((request.epoch.number, request.action))
         return list(self.stored)
 
     async def read_mirror(self, request: contracts.ReadMirror) -> contracts.MirrorSeen:
