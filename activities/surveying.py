@@ -29,6 +29,9 @@ from ramen.policies import findings, is_sync, warnings
 
 INSTALL_KINDS = "Install it there: hubless crds | kubectl apply -f -"
 
+NAME_LENGTH = 63
+"""Characters of a label's value."""
+
 STORE_SECONDS = 3.0
 """For one look at a store, while somebody waits for the answer to a request."""
 
@@ -214,6 +217,11 @@ def _drpc(request: ProtectRequest) -> DRPC:
 
 def _refuse_unsupported(drpc: DRPC) -> None:
     spec, label, switches = drpc.spec, drpc.label, drpc.metadata.annotations
+    if len(drpc.metadata.name) > NAME_LENGTH:
+        raise Refused(
+            f"{label}: a name of more than {NAME_LENGTH} characters is no label, by which the operator knows its "
+            "volumes (vrg.md 2.2). Use a shorter one."
+        )
     if not spec.placement_ref.name:
         raise Refused(f"{label}: placementRef is missing. Set spec.placementRef.name; the Placement need not exist.")
     if spec.placement_ref.namespace not in ("", drpc.metadata.namespace):

@@ -13,7 +13,9 @@ from enum import StrEnum
 from typing import Any
 
 from ramen import names
+from ramen.desired import label_query
 from ramen.epoch import Epoch
+from ramen.errors import Invalid
 
 MOVES = ("action", "failoverCluster", "preferredCluster")
 """Fields of the spec that ask for a move; the copies on all clusters follow the application in them."""
@@ -70,7 +72,7 @@ class Written:
         try:
             found = json.loads(text or "")
             note = cls(str(found["uid"]), Epoch.parse(found["epoch"]), dict(found["spec"]))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return None
         return note if note.uid == obj["metadata"].get("uid") else None
 
@@ -145,6 +147,8 @@ def decide(
     if obj["metadata"].get("deletionTimestamp"):
         return _deleted(cluster, obj, known, can_make, has_vrg)
     written = Written.of(obj)
+    if known.entity is Entity.PROTECTED and written and _is_older(known, written):
+        return _from_a_backup(obj, known, written)
     match known.entity:
         case Entity.UNKNOWN:
             edited = written is None or changed(written.spec, obj["spec"])
@@ -253,7 +257,9 @@ def _met(obj: dict[str, Any], known: Known) -> Step:
             "one in force comes in its place.",
         )
     given = {name: value for name, value in obj["spec"].items() if name not in prepared(obj, known)}
-    asked = [name for name in MOVES[:2] if given.get(name) and given[name] != known.spec.get(name)]
+    # preferredCluster alone says where an application began, with action Relocate where it is to go.
+    asking = MOVES if given.get("action") == "Relocate" else MOVES[:2]
+    asked = [name for name in asking if given.get(name) and given[name] != known.spec.get(name)]
     if asked:
         return Step(
             Do.RESTORE,
@@ -265,14 +271,36 @@ def _met(obj: dict[str, Any], known: Known) -> Step:
 
 def _same(name: str, given: dict[str, Any], known: dict[str, Any]) -> bool:
     if name == "pvcSelector":
-        return bool((given.get(name) or {}) == (known.get(name) or {}))
+        one, other = given.get(name) or {}, known.get(name) or {}
+        try:
+            return label_query(one) == label_query(other)
+        except Invalid:
+            return bool(one == other)
     return bool((given.get(name) or {}).get("name") == (known.get(name) or {}).get("name"))
 
 
 # --- edits ---------------------------------------------------------------------------------------------------------
 
 
+def _is_older(known: Known, written: Written) -> bool:
+    """Whether the workflow knows less than the copy, as one of a restored database does."""
+    return known.epoch is not None and written.epoch is not None and known.epoch.number < written.epoch.number
+
+
+def _from_a_backup(obj: dict[str, Any], known: Known, written: Written) -> Step:
+    metadata = obj["metadata"]
+    theirs, mine = (epoch.number if epoch else "none" for epoch in (known.epoch, written.epoch))
+    return Step(
+        Do.WAIT,
+        f"Temporal knows {_label(obj)} as of epoch {theirs}, and this copy is of epoch {mine}: an old copy of its "
+        f"database answers. Take it up again: hubless adopt {metadata['name']} -n {metadata['namespace']}",
+    )
+
+
 def _edited(cluster: str, obj: dict[str, Any], known: Known, written: Written) -> Step:
+    if written.epoch != known.epoch and any(not _same(name, written.spec, known.spec) for name in SAME):
+        # It missed that the application was unprotected, and protected again otherwise; the fields are immutable.
+        return Step(Do.DELETE)
     fields = [name for name in changed(written.spec, obj["spec"]) if name not in prepared(obj, known)]
     if not fields or _is_accepted(cluster, obj, known):
         wanted = to_write(obj, known)
@@ -351,10 +379,14 @@ def _deleted(cluster: str, obj: dict[str, Any], known: Known, can_make: bool, ha
             return _orphan(obj) if has_vrg else Step(Do.RELEASE)
         case Entity.LEAVING:
             return NOTHING
+        case Entity.PROTECTED if written and _is_older(known, written):
+            return _from_a_backup(obj, known, written)
         case Entity.PROTECTED if written is None or written.epoch != known.epoch:
             return Step(
                 Do.MAKE_AGAIN, f"the copy that was deleted was older than the application and is made again. {how}"
             )
+        case Entity.PROTECTED if not known.serving and cluster == known.spec.get("preferredCluster"):
+            pass  # it is being deployed here and serves nowhere: this ends a deployment that cannot end
         case Entity.PROTECTED if known.serving != cluster:
             return Step(
                 Do.MAKE_AGAIN,

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from ramen.errors import StaleEpoch
 from ramen.names import EPOCH
 
+DIGITS = 9
+"""Of an epoch's number; what is longer nobody of us wrote."""
+
 
 class Epoch(BaseModel):
     """`number` grows by one with each action of an application; `token` is made by the claiming activity."""
@@ -29,7 +32,8 @@ class Epoch(BaseModel):
     def parse(cls, text: str | None) -> Epoch | None:
         """Reads `<number>.<token>`; None for a missing or unreadable value, which no epoch is ever equal to."""
         number, dot, token = (text or "").partition(".")
-        return cls(number=int(number), token=token) if dot and token and number.isdecimal() else None
+        is_number = number.isascii() and number.isdecimal() and len(number) <= DIGITS
+        return cls(number=int(number), token=token) if dot and token and is_number else None
 
     @classmethod
     def of(cls, obj: dict[str, Any] | None) -> Epoch | None:

@@ -207,7 +207,7 @@ class Process:
             partial(self.clusters.access, cluster),
             lambda: writer.is_writer,
             self.watches.seen,
-            lambda: self._entities,
+            lambda: self._entities if self._connection is not None and self._connection.is_up else None,
             self._contact,
         )
         self._keepers[cluster] = keeper

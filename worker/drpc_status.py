@@ -61,6 +61,8 @@ def build(
         _unknown_or_new(wanted, known, step, generation)
     if isolation is not None:
         _isolate(wanted, new, isolation, generation)
+    elif view is not None and known.entity is Entity.UNKNOWN:
+        _doubt(wanted, listed, view, seen, generation)
     edit = _edit(listed, old, new, step, generation)
     wanted = [each for each in wanted if each.type != EDIT_ACCEPTED] + ([edit] if edit is not None else [])
     merged = [each for each in listed if any(each.type == item.type for item in wanted)]
@@ -156,7 +158,11 @@ def _replication(old: dict[str, Any], view: StatusView, seen: Seen) -> dict[str,
     if vrg is None:
         return kept
     status, metadata = vrg.get("status") or {}, vrg["metadata"]
-    kept |= {name: status[name] for name in times[:3] if status.get(name)}
+    synced = {name: status[name] for name in times[:3] if status.get(name) is not None}
+    moved_to = (old.get("hubless") or {}).get("servesOn") != view.state.decision.cluster
+    if synced.get(times[0]) or moved_to:
+        # They belong together. A side that has just been promoted has copied nothing yet, whatever the other one had.
+        kept = {name: at for name, at in kept.items() if name not in times[:3]} | synced
     capture = ((status.get("kubeObjectProtection") or {}).get("captureToRecoverFrom") or {}).get("endTime")
     if capture:
         kept[times[3]] = capture
@@ -218,7 +224,17 @@ def _conditions(view: StatusView, seen: Seen, generation: int | None) -> list[Co
     for index, each in enumerate(wanted):
         if each.type == DRPCCondition.PROTECTED and (found.status != TRUE or each.status == TRUE):
             wanted[index] = found
+        if each.type == DRPCCondition.AVAILABLE and each.status == TRUE and not _is_primary(read):
+            message = f"it was decided that {cluster} serves, and its VRG is not Primary"
+            _put(wanted, DRPCCondition.AVAILABLE, UNKNOWN, Reason.PROGRESSING, message, generation)
     return wanted
+
+
+def _is_primary(read: VRGRead) -> bool:
+    """Whether a VRG is wanted Primary, as far as it can be seen."""
+    if isinstance(read.vrg, Unknown):
+        return True
+    return read.vrg is not None and read.vrg.spec.replication_state == PRIMARY
 
 
 def _unknown_or_new(wanted: list[Condition], known: Known, step: Step, generation: int | None) -> None:
@@ -242,6 +258,25 @@ def _isolate(wanted: list[Condition], status: dict[str, Any], isolation: Isolati
     epoch = (status.get("hubless") or {}).get("epoch")
     message = f"last confirmed {at}, epoch {epoch or 'not known'}; may have been failed over since"
     _put(wanted, DRPCCondition.AVAILABLE, UNKNOWN, Reason.ISOLATED, message, generation)
+
+
+def _doubt(
+    wanted: list[Condition], listed: list[Condition], view: StatusView, seen: Seen, generation: int | None
+) -> None:
+    """What the workflow said before it stopped answering here is not repeated against what is seen (S16)."""
+    epochs = {cluster: epoch.number for cluster, vrg in seen.items() if (epoch := Epoch.of(vrg))}
+    newest = max(epochs, key=lambda cluster: epochs[cluster], default="")
+    mine = view.state.epoch.number if view.state.epoch else 0
+    if newest and epochs[newest] > mine:
+        message = (
+            f"epoch {epochs[newest]} was seen on {newest}; Temporal does not answer here, and this copy is of {mine}"
+        )
+        _put(wanted, DRPCCondition.AVAILABLE, UNKNOWN, Reason.ISOLATED, message, generation)
+        return
+    present = conditions.find(listed, DRPCCondition.AVAILABLE)
+    known = view.state.app.cluster_names if view.state.app else []
+    if present is not None and present.reason == Reason.ISOLATED and not set(known) <= set(seen):
+        _put(wanted, DRPCCondition.AVAILABLE, UNKNOWN, Reason.ISOLATED, present.message, generation)
 
 
 def _clock(status: dict[str, Any]) -> str:

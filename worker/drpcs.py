@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from activities.access.protocol import ClusterAccess, Object
@@ -42,9 +43,18 @@ SETTLE_SECONDS = 0.2
 AT_A_TIME = 4
 """Applications that are looked at side by side: a thousand that move at once must not crowd out their own actions."""
 
+REQUESTS_AT_A_TIME = 32
+"""Edits that are carried out side by side: the answer to each may take seconds, and others must not wait for it."""
+
+LOOK_SECONDS = 1.0
+"""After this time of a look others begin beside it: one that is slow must not hold up the others."""
+
 IDLE_SHARE = 3.0
 """Pause after a look, in times that it took: when a hundred applications move at once their statuses take a quarter of
 the loop at most, and are written once for several changes."""
+
+REMEMBERED_EVENTS = 100
+"""Events of one application; a tool that sets an edit again and again makes new ones without end."""
 
 LONGEST_SETTLE_SECONDS = 5.0
 """Longest pause for that reason: a status may be behind its application so much, under load."""
@@ -89,6 +99,8 @@ class _App:
     """Tells a request from one of the same object that was refused before; kept while nobody answers."""
     notice: str = ""
     """Why a copy that was deleted is made again; shown on the new one."""
+    untold: Step | None = None
+    """A refusal whose edit was set back and whose status could not be written yet."""
 
 
 class Keeper:
@@ -121,6 +133,10 @@ class Keeper:
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         self._took = 0.0
+        self._slots = asyncio.Semaphore(AT_A_TIME)
+        self._requests = asyncio.Semaphore(REQUESTS_AT_A_TIME)
+        self._looking: dict[Key, asyncio.Task[None]] = {}
+        """Applications that are being looked at."""
 
     # --- what makes an application be looked at --------------------------------------------------------------------
 
@@ -164,16 +180,22 @@ class Keeper:
                 is_writer, is_lost = self._is_writer(), self._contact is not None and self._contact.is_lost
                 if is_writer and not was_writer:
                     self.mark({*self._apps, *(object_key(each) for each in self.watch.objects())})
-                if is_lost != lost:
+                if is_lost and not lost:
                     self.show_again()
+                elif lost and not is_lost:
+                    self.mark(list(self._apps))
                 was_writer, lost = is_writer, is_lost
                 works = is_writer and self.watch.live
                 if works:
                     began = self._now()
-                    await self.look()
+                    begun = self._begin()
+                    if begun:
+                        await asyncio.wait(begun, timeout=LOOK_SECONDS)
                     self._took = self._now() - began
                 await self._pause(works)
         finally:
+            for task in self._looking.values():
+                task.cancel()
             await self.watch.stop()
 
     async def _pause(self, works: bool) -> None:
@@ -197,15 +219,21 @@ class Keeper:
         self._wake.clear()
 
     async def look(self) -> None:
-        """Looks at every application that is due."""
+        """Looks at every application that is due, and returns when all of these looks have ended."""
+        await asyncio.gather(*self._begin())
+
+    def _begin(self) -> list[asyncio.Task[None]]:
+        """Begins to look at every application that is due and not being looked at."""
         now = self._now()
-        slots = asyncio.Semaphore(AT_A_TIME)
+        due = [key for key, app in self._apps.items() if app.due <= now and key not in self._looking]
+        for key in due:
+            self._looking[key] = task = asyncio.create_task(self._safely(key), name=f"DRPC {key[0]}/{key[1]}")
+            task.add_done_callback(partial(self._looked, key))
+        return [self._looking[key] for key in due]
 
-        async def one(key: Key) -> None:
-            async with slots:
-                await self._safely(key)
-
-        await asyncio.gather(*(one(key) for key, app in list(self._apps.items()) if app.due <= now))
+    def _looked(self, key: Key, _ended: asyncio.Task[None]) -> None:
+        del self._looking[key]
+        self._wake.set()
 
     async def _safely(self, key: Key) -> None:
         app = self._apps[key]
@@ -229,7 +257,8 @@ class Keeper:
     # --- one application ---------------------------------------------------------------------------------------------
 
     async def _keep(self, key: Key, app: _App) -> None:
-        await self._learn(key, app)
+        async with self._slots:
+            await self._learn(key, app)
         objects, _ = self.watch.latest(key)
         obj = {"spec": {}, **objects[0]} if objects else None
         seen = self._seen(key)
@@ -237,7 +266,8 @@ class Keeper:
             if app.known.entity in (Entity.UNPROTECTED, Entity.ABSENT) and not any(seen.values()):
                 self._apps.pop(key, None)
             return
-        can_make = await self._can_make(key, obj)
+        async with self._slots:
+            can_make = await self._can_make(key, obj)
         has_vrg = self.cluster not in seen or seen[self.cluster] is not None
         was_released = is_released(seen.get(self.cluster))
 
@@ -246,17 +276,30 @@ class Keeper:
 
         step = judged()
         if step.do in ASKS and obj is not None:
-            step = await self._ask(step, obj, app)
-            if step.do in ASKS:
+            async with self._requests:
+                step = await self._ask(step, obj, app)
+        async with self._slots:
+            if step.do in ASKS and obj is not None:
                 # Accepted: the workflow is asked what it says now, and the copy follows it.
                 app.ask = app.urgent = True
                 await self._learn(key, app)
                 step = judged()
+            await self._carry_out(step, key, obj, app, seen)
+
+    async def _carry_out(
+        self, step: Step, key: Key, obj: Object | None, app: _App, seen: dict[str, Object | None]
+    ) -> None:
+        """Changes the object as the step says, and tells of it in its status."""
+        if step.do is Do.RESTORE:
+            app.untold = step
         obj = await self._act(step, key, obj, app)
         if obj is not None and step.do is Do.MAKE and app.notice:
             step, app.notice = Step(Do.MAKE_AGAIN, app.notice), ""
+        elif step.do in (Do.NOTHING, Do.WRITE) and app.untold is not None:
+            step = app.untold
         if obj is not None:
             await self._tell(step, obj, app, seen)
+        app.untold = None
 
     async def _learn(self, key: Key, app: _App) -> None:
         """Asks the workflow when that is due, and decides when it is asked again."""
@@ -447,6 +490,8 @@ class Keeper:
         except HublessError as err:
             log.info("event %s of %s was not written: %s", reason, metadata["name"], err)
             return
+        if len(app.said) >= REMEMBERED_EVENTS:
+            app.said.clear()  # the same event has the same name, so it meets itself on the server
         app.said.add(subject)
 
 

@@ -183,6 +183,9 @@ class S3Store:
             request = {"Bucket": self.bucket, "Prefix": prefix}
             while True:
                 answer = client.list_objects_v2(**request)
+                if not {"Name", "IsTruncated", "KeyCount"} & answer.keys():
+                    # A page in HTML parses as a list without entries, and an empty store is something else (D10).
+                    raise ValueError("a list that is none")
                 etags |= {entry["Key"]: entry["ETag"] for entry in answer.get("Contents", ())}
                 if not answer.get("IsTruncated"):
                     return etags

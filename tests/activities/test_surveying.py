@@ -284,3 +284,11 @@ async def test_a_volume_of_another_vrg_is_named(world: World) -> None:
     claim["metadata"]["labels"] |= {names.OWNER_NAME: "cart", names.OWNER_NAMESPACE: "web"}
     world.clusters["dr1"].put(PVC, claim)
     assert (await survey(world)).unsupported == ["PVC data-0 on dr1 belongs to VRG web/cart already"]
+
+
+async def test_a_name_that_is_no_label_is_refused(world: World) -> None:
+    """The operator labels volumes with it: such an application would be deployed for ever."""
+    long = request().model_copy(update={"name": "a" * 64})
+    err = await failure(SurveyActivities(world).resolve_application, long)
+    assert err.type == "Refused"
+    assert "Use a shorter one" in err.message

@@ -29,6 +29,11 @@ RELOCATED = Known(
 LEAVING = Known(Entity.LEAVING, serving="dr1", epoch=E7, spec=STANDS)
 UNPROTECTED = Known(Entity.UNPROTECTED)
 ABSENT = Known(Entity.ABSENT)
+RESTORED = Known(Entity.PROTECTED, serving="dr1", epoch=E6, spec=BASE)
+"""What an old copy of Temporal's database knows."""
+DEPLOYING = Known(Entity.PROTECTED, epoch=E7, spec=BASE)
+SILVER = Known(Entity.PROTECTED, serving="dr1", epoch=E7, spec=BASE | {"drPolicyRef": {"name": "silver"}})
+"""Protected again, by another policy."""
 UNKNOWN = Known(Entity.UNKNOWN, why="Temporal does not answer")
 
 
@@ -65,6 +70,20 @@ ROWS: list[tuple[str, dict[str, Any] | None, Known, Do, str]] = [
     ("the copy of what was unprotected goes", drpc(), UNPROTECTED, Do.DELETE, ""),
     ("a copy that nobody drives is kept", drpc(), ABSENT, Do.WAIT, "hubless adopt shop -n web"),
     ("a copy stays while nothing is known", drpc(), UNKNOWN, Do.NOTHING, ""),
+    ("a workflow that knows less than the copy", drpc(), RESTORED, Do.WAIT, "hubless adopt shop -n web"),
+    ("an edit, and a workflow that knows less", drpc(edit(failoverCluster="dr2")), RESTORED, Do.WAIT, "old copy"),
+    ("a copy that missed a protection by another policy", drpc(BASE, BASE, epoch=E6), SILVER, Do.DELETE, ""),
+    (
+        "a selector that is written otherwise is the same",
+        drpc(
+            STANDS | {"pvcSelector": {"matchLabels": {"app": "shop"}, "matchExpressions": []}},
+            STANDS | {"pvcSelector": {"matchLabels": {"app": "shop"}, "matchExpressions": []}},
+            epoch=E6,
+        ),
+        PROTECTED,
+        Do.WRITE,
+        "",
+    ),
     # --- new objects
     ("a new object protects", drpc(BASE, None), ABSENT, Do.PROTECT, ""),
     ("a new object protects again after an unprotect", drpc(BASE, None), UNPROTECTED, Do.PROTECT, ""),
@@ -86,6 +105,13 @@ ROWS: list[tuple[str, dict[str, Any] | None, Known, Do, str]] = [
         PROTECTED,
         Do.REFUSE,
         "drPolicyRef",
+    ),
+    (
+        "a new object relocates nothing",
+        drpc({**BASE, "action": "Relocate", "failoverCluster": "dr1", "preferredCluster": "dr2"}, None),
+        RELOCATED,
+        Do.RESTORE,
+        "preferredCluster was set back",
     ),
     # --- edits
     ("failover to another cluster", drpc(edit(failoverCluster="dr2")), PROTECTED, Do.FAILOVER, ""),
@@ -135,6 +161,8 @@ ROWS: list[tuple[str, dict[str, Any] | None, Known, Do, str]] = [
     # --- deletions
     ("deleted where it serves", drpc(**GONE), PROTECTED, Do.UNPROTECT, ""),
     ("deleted on an old copy", drpc(epoch=E6, **GONE), PROTECTED, Do.MAKE_AGAIN, "hubless unprotect shop -n web"),
+    ("deleted while it is deployed there", drpc(BASE, BASE, **GONE), DEPLOYING, Do.UNPROTECT, ""),
+    ("deleted, and a workflow that knows less", drpc(**GONE), RESTORED, Do.WAIT, "hubless adopt"),
     ("deleted without a note", drpc(BASE, None, **GONE), PROTECTED, Do.MAKE_AGAIN, "hubless unprotect"),
     ("deleted while nothing is known", drpc(**GONE), UNKNOWN, Do.WAIT, "not deleted yet"),
     ("deleted while it is being unprotected", drpc(**GONE), LEAVING, Do.NOTHING, ""),
@@ -149,6 +177,17 @@ def test_what_is_done_on_the_serving_cluster(obj: dict[str, Any] | None, known: 
     step = decide("dr1", obj, known)
     assert step.do is do
     assert words in step.message
+
+
+def test_a_deletion_elsewhere_does_not_end_a_deployment() -> None:
+    assert decide("dr2", drpc(BASE, BASE, **GONE), DEPLOYING).do is Do.MAKE_AGAIN
+
+
+@pytest.mark.parametrize("note", ['{"uid": "uid-1", "epoch": 5, "spec": {}}', '{"uid": "uid-1", "epoch": "5.a"}', "[]"])
+def test_a_note_that_nobody_of_us_wrote_is_none(note: str) -> None:
+    obj = drpc()
+    obj["metadata"]["annotations"][names.WRITTEN] = note
+    assert Written.of(obj) is None
 
 
 def test_a_deletion_elsewhere_is_undone() -> None:

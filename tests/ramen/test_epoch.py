@@ -61,3 +61,8 @@ def test_reads_what_it_writes() -> None:
     assert Epoch.of(obj) == MINE
     assert Epoch.of({"metadata": {}}) is None
     assert Epoch.of(None) is None
+
+
+@pytest.mark.parametrize("text", ["9" * 5000 + ".a", "\u0663.a", "-1.a", "1.", ".a"])
+def test_what_nobody_of_us_wrote_is_no_epoch(text: str) -> None:
+    assert Epoch.parse(text) is None

@@ -9,7 +9,7 @@ import pytest
 
 from ramen import names
 from ramen.app import ActionKind, Decision
-from ramen.drpc_edits import Do, Step
+from ramen.drpc_edits import Do, Entity, Known, Step
 from ramen.epoch import Epoch
 from tests.worker.test_drpcs import APP, record
 from worker import drpc_status
@@ -155,3 +155,59 @@ def test_progressions_follow_the_vrgs(now: StatusView, seen: drpc_status.Seen, p
 def test_events_tell_of_transitions_only(old: str, new: str, reason: str | None) -> None:
     event = drpc_status.phase_event({"phase": old}, {"phase": new})
     assert (event and event[1]) == reason
+
+
+def available(found: dict[str, Any]) -> dict[str, Any]:
+    return next(each for each in found["conditions"] if each["type"] == "Available")
+
+
+@pytest.mark.parametrize("there", [vrg("secondary"), None], ids=["Secondary", "none"])
+def test_nothing_is_available_whose_vrg_is_not_primary(there: dict[str, Any] | None) -> None:
+    found = available(status(DONE, {"dr2": there}))
+    assert found["status"] == "Unknown"
+    assert "dr2" in found["message"]
+    assert available(status(DONE, {"dr2": vrg()}))["status"] == "True"
+    assert available(status(DONE, {}))["status"] == "True", "what is out of sight says nothing against it"
+
+
+def unheard(seen: drpc_status.Seen, old: dict[str, Any]) -> dict[str, Any]:
+    """The status when the workflow does not answer any more, and what it said last is remembered."""
+    obj = {"metadata": {"name": "shop", "namespace": "web", "generation": 5}, "spec": {}, "status": old}
+    why = Known(Entity.UNKNOWN, why="Temporal does not answer")
+    return drpc_status.build(obj, why, DONE, seen, Step(Do.NOTHING), None, NOW)
+
+
+def test_a_newer_epoch_that_is_seen_is_not_ignored_because_temporal_is_away() -> None:
+    seen = {"dr1": vrg("secondary"), "dr2": vrg()}
+    old = status(DONE, seen)
+    assert available(unheard(seen, old))["status"] == "True"
+    moved = vrg()
+    moved["metadata"]["annotations"][names.EPOCH] = "3.other"
+    found = available(unheard({"dr1": moved, "dr2": vrg()}, old))
+    assert (found["status"], found["reason"]) == ("Unknown", "Isolated")
+    assert "epoch 3 was seen on dr1" in found["message"]
+
+
+def test_after_an_isolation_nothing_is_confirmed_by_a_store_alone() -> None:
+    obj = {"metadata": {"name": "shop", "namespace": "web", "generation": 5}, "spec": {}}
+    nobody = Known(Entity.UNKNOWN, why="Temporal does not answer")
+    alone = drpc_status.build(obj, nobody, DONE, {"dr2": vrg()}, Step(Do.NOTHING), drpc_status.Isolation(NOW), NOW)
+    assert available(alone)["reason"] == "Isolated"
+    assert available(unheard({"dr2": vrg()}, alone))["reason"] == "Isolated"
+    assert available(unheard({"dr1": vrg("secondary"), "dr2": vrg()}, alone))["status"] == "True"
+
+
+def test_sync_figures_belong_together_and_to_the_side_that_serves() -> None:
+    first = vrg() | {}
+    first["status"] |= {"lastGroupSyncBytes": 1000, "lastGroupSyncDuration": "2s"}
+    old = status(DONE, {"dr2": first})
+    idle = vrg(synced="2026-11-28T08:56:00Z")
+    idle["status"]["lastGroupSyncBytes"] = 0
+    found = status(DONE, {"dr2": idle}, old)
+    assert (found["lastGroupSyncTime"], found["lastGroupSyncBytes"]) == ("2026-11-28T08:56:00Z", 0)
+    assert "lastGroupSyncDuration" not in found
+    back = told(ActionKind.FAILOVER, Outcome.DONE, serving="dr1")
+    found = status(back, {"dr1": vrg(synced=""), "dr2": vrg("secondary")}, old)
+    assert "lastGroupSyncTime" not in found, "dr1 has copied nothing yet"
+    found = status(DONE, {"dr2": vrg(synced="")}, old)
+    assert found["lastGroupSyncTime"] == old["lastGroupSyncTime"], "a relocate takes it away for a while"

@@ -16,10 +16,10 @@ from ramen.app import ActionKind, AppSpec, Decision, PolicyCluster
 from ramen.desired import released_annotations
 from ramen.drpc_edits import Entity, Known
 from ramen.epoch import Epoch
-from ramen.errors import ClusterUnreachable, HublessError, Refused
-from ramen.kinds import DRPC, EVENT, NAMESPACE
+from ramen.errors import ClusterUnreachable, Conflict, HublessError, Refused
+from ramen.kinds import DRPC, EVENT, NAMESPACE, Kind
 from worker.drpc_status import EDIT_ACCEPTED
-from worker.drpcs import BETWEEN_SECONDS, IDLE_SHARE, Keeper
+from worker.drpcs import BETWEEN_SECONDS, IDLE_SHARE, REMEMBERED_EVENTS, Keeper
 from worker.entities import NoAnswer, known
 from workflows import view
 from workflows.inputs import ActionRecord, Answer, AppState, MoveRequest, Outcome, StatusView, UnprotectRequest
@@ -451,3 +451,61 @@ async def test_after_a_look_that_took_long_statuses_make_way_but_an_edit_does_no
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_an_application_that_is_slow_to_answer_holds_up_no_other(world: World) -> None:
+    world.workflows.move_to(ActionKind.DEPLOY, 1, "dr1")
+    ask, slow = world.workflows.ask, asyncio.Event()
+
+    async def asked(namespace: str, name: str) -> tuple[Known, StatusView | None]:
+        if name == "slow":
+            await slow.wait()
+        return await ask(namespace, name)
+
+    world.workflows.ask = asked  # type: ignore[method-assign]
+    world.keeper.mark([("web", "slow")])
+    running = asyncio.create_task(world.keeper.run())
+    try:
+        async with asyncio.timeout(10):
+            while "web/slow" not in {"/".join(key) for key in world.keeper._looking}:
+                await asyncio.sleep(0.01)
+            world.keeper.mark([KEY], urgent=True)
+            while world.obj is None or "status" not in world.there or not world.there["status"].get("phase"):
+                await asyncio.sleep(0.01)
+        assert ("web", "slow") in world.keeper._looking
+    finally:
+        slow.set()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_refusal_is_told_though_its_first_write_met_another_writer(world: World) -> None:
+    world.create()
+    await world.look()
+    world.workflows.refusal = "dr2 does not answer"
+    world.edit(action="Failover", failoverCluster="dr2")
+    missed = 0
+
+    def before(verb: str, kind: Kind, name: str) -> None:
+        nonlocal missed
+        if (verb, kind) == ("update", DRPC) and "action" not in world.there["spec"] and not missed:
+            missed += 1
+            raise Conflict("somebody wrote it meanwhile")
+
+    world.cluster.before = before
+    await world.look()
+    world.time += 60
+    await world.look()
+    assert missed == 1
+    assert "dr2 does not answer" in world.condition(EDIT_ACCEPTED)["message"]
+    assert "action" not in world.there["spec"]
+
+
+async def test_events_of_a_tool_that_edits_without_end_are_not_remembered_without_end(world: World) -> None:
+    world.create()
+    await world.look()
+    world.workflows.refusal = "dr2 does not answer"
+    for _ in range(REMEMBERED_EVENTS + 5):
+        world.edit(action="Failover", failoverCluster="dr2")
+        await world.look(2)
+    assert len(world.keeper._apps[KEY].said) <= REMEMBERED_EVENTS
