@@ -82,12 +82,16 @@ class Failover(Move):
         return self._promotion_asked
 
     def _passed(self) -> str:
-        if self.given.after_cut_off and self.decided is None:
+        if self._is_after_cut_off():
             return "it overrules a move that was cut off"
         return f"the decision names {self.target}"
 
+    def _is_after_cut_off(self) -> bool:
+        """Whether that alone is why there is no way back: nothing names the target yet."""
+        return self.given.after_cut_off and self.decided is None and self.given.decision.cluster != self.target
+
     def too_late(self) -> str:
-        if self.given.after_cut_off and self.decided is None:
+        if self._is_after_cut_off():
             where = f"{self.app.name} -n {self.app.namespace}"
             back = f" The way back is: hubless failover {where} --to {self.source}" if self.source else ""
             return f"This failover overrules a move that was cut off, so there is nothing to go back to.{back}"
