@@ -266,9 +266,12 @@ def serving_was_true(recording: Recording, cluster: str, at: float) -> list[str]
         for v in vrgs(recording)
         if v.cluster == cluster and v.at <= at + SKEW_SECONDS and v.role == PRIMARY and gates.ready(v.read).allowed
     ]
-    named = [v for v in decisions(recording) if v.at <= at + SKEW_SECONDS and cluster in v.chosen()]
+    naming = [v.at for v in decisions(recording) if cluster in v.chosen()]
     broken = [] if ready else [f"serving on {cluster} was claimed before its VRG was ready"]
-    return broken if named else [*broken, f"serving on {cluster} was claimed before a decision named it"]
+    if not any(each <= at + SKEW_SECONDS for each in naming):
+        late = f" ({min(naming) - at:.1f} s later)" if naming else ""
+        broken.append(f"serving on {cluster} was claimed before a decision named it{late}")
+    return broken
 
 
 def cleaned_was_true(recording: Recording, home: str, at: float) -> list[str]:

@@ -37,7 +37,7 @@ async def run(path: Path, state: State, seconds: float, size: int, only: str) ->
             await sandbox.up(Options(delays="zero", lag=1.0))
             os.environ.update(sandbox.environment())
             driver = Driver(sandbox, await Hubless.connect())
-            bench = Bench(driver, console.action)
+            bench = Bench(driver, console.action, path.with_suffix(".records"))
             await bench.begin()
             if not state.steps:
                 state.steps = await bench.discover()

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
@@ -35,14 +36,14 @@ not run. Steps of actions and of the mirror are tried without end, those of a re
 class Bench:
     """Runs rows on one sandbox."""
 
-    def __init__(self, driver: Driver, say: Callable[[str], None]) -> None:
+    def __init__(self, driver: Driver, say: Callable[[str], None], records: Path | None = None) -> None:
         self.driver = driver
         self.sandbox = driver.sandbox
         self.recorder = Recorder()
         self.ways: dict[tuple[str, str], Way] = {}
         """By cluster of the worker and of the API server: the way from one to the other."""
         self.lanes: list[Lane] = []
-        self._judge = Judge(driver, self.recorder)
+        self._judge = Judge(driver, self.recorder, records)
         self._person = Person(driver, self._judge)
         self._say = say
         self._made = 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
@@ -28,9 +31,11 @@ from workflows.inputs import ActionRecord, Outcome
 class Judge:
     """Judges rows by the servers, the recorder and the ledger."""
 
-    def __init__(self, driver: Driver, recorder: Recorder) -> None:
+    def __init__(self, driver: Driver, recorder: Recorder, records: Path | None = None) -> None:
+        """`records`: where the recorded versions of each row that failed are written."""
         self.driver = driver
         self.recorder = recorder
+        self._records = records
 
     async def judge(self, run: Run, broken_at: float) -> Result:
         """The verdict on a row whose action has ended; `broken_at` is wall time in seconds."""
@@ -45,6 +50,8 @@ class Judge:
             problems += await self._figures(run)
         recording = self.recorder.of(lane.application.namespace)
         problems += invariants.judge(recording)
+        if problems and self._records is not None:
+            self._keep(run, problems, recording)
         self.recorder.forget(lane.application.namespace)
         lane.broken = bool(problems)
         took = time.time() - broken_at
@@ -133,6 +140,21 @@ class Judge:
         except RPCError:
             pass
         return wrong
+
+    def _keep(self, run: Run, problems: list[str], recording: list[invariants.Version]) -> None:
+        """Writes what a failed row is to be understood by: every version of its objects, and when it was written."""
+        assert self._records is not None
+        self._records.mkdir(parents=True, exist_ok=True)
+        found = {
+            "row": run.row.id,
+            "problems": problems,
+            "gaps": self.recorder.gaps,
+            "versions": [
+                {"at": v.at, "cluster": v.cluster, "kind": v.kind, "event": v.event, "object": v.obj} for v in recording
+            ],
+        }
+        name = re.sub(r"\W+", "-", run.row.id)
+        (self._records / f"{name}.json").write_text(json.dumps(found, indent=1))
 
     async def _figures(self, run: Run) -> list[str]:
         """The ledger's figures of a move, and whether the facts that the status claims were so."""
