@@ -52,6 +52,11 @@ with workflow.unsafe.imports_passed_through():
     from workflows.looks import HANDLER_SECONDS, Looks
     from workflows.steps import call, failure, lock_request
 
+LONG_HISTORY = 600
+"""Events after which a workflow at rest continues as new, some ten actions. A worker that takes over replays them all:
+2,300, far below the server's own limit, took longer on a busy machine than a workflow task may, and were tried again
+without end."""
+
 LOOK_AGAIN_TIMES = 16
 """Longest pause after a Reprotect that parked, in first pauses; it doubles up to this. Signals tell of a cluster that
 returns. This is for what no signal tells: workers that start when their clusters are back already, a hint that came
@@ -89,9 +94,7 @@ class DRPlacementControl:
         if self._state.debts and workflow.patched("parked-looks-again"):
             self._look_again()
         while True:
-            await self._until(
-                lambda: self._gone or self._wake or (self._quiet() and workflow.info().is_continue_as_new_suggested())
-            )
+            await self._until(lambda: self._gone or self._wake or self._is_due_to_continue())
             if self._gone:
                 await self._until(workflow.all_handlers_finished)
                 last = self._state.action
@@ -710,6 +713,14 @@ class DRPlacementControl:
 
     def _change(self, **changes: object) -> None:
         self._state = self._state.model_copy(update=changes)
+
+    def _is_due_to_continue(self) -> bool:
+        """Whether nothing runs and the history is long: a worker that takes over replays all of it first."""
+        if not self._quiet():
+            return False
+        if workflow.info().is_continue_as_new_suggested():
+            return True
+        return workflow.info().get_current_history_length() > LONG_HISTORY and workflow.patched("short-histories")
 
     def _quiet(self) -> bool:
         return self._child is None and not self._following
