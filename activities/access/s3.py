@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import functools
 import math
 import tempfile
 import threading
@@ -48,9 +49,6 @@ ABANDONED = 64
 
 KNOWN_OBJECTS = 20_000
 """Objects of a few kilobytes that are remembered per store: those of a thousand applications and more."""
-
-_BUNDLES: dict[str, str] = {}
-"""By the authorities that a store's certificate is judged by: the file that holds them."""
 
 _CREATION = threading.Lock()
 """boto3 sessions are not thread-safe, and making a client reads the default one."""
@@ -381,14 +379,13 @@ class _NotImplementedByStore(StoreDenied):
     """501: the server does not know a conditional request."""
 
 
+@functools.cache
 def _bundle(authorities: str) -> str:
     """A file with these authorities (PEM), because botocore takes no others; made once for each text."""
-    if authorities not in _BUNDLES:
-        with tempfile.NamedTemporaryFile("w", prefix="hubless-ca-", suffix=".pem", delete=False) as file:
-            file.write(authorities)
-        _BUNDLES[authorities] = file.name
-        atexit.register(Path(file.name).unlink, missing_ok=True)
-    return _BUNDLES[authorities]
+    with tempfile.NamedTemporaryFile("w", prefix="hubless-ca-", suffix=".pem", delete=False) as file:
+        file.write(authorities)
+    atexit.register(Path(file.name).unlink, missing_ok=True)
+    return file.name
 
 
 def _code(err: ClientError) -> str:

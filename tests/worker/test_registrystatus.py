@@ -200,8 +200,10 @@ async def test_a_write_that_fails_is_tried_again_slowly(world: World, error: Hub
 async def test_a_cluster_that_leaves_the_registry_while_temporal_is_asked_ends_no_worker(world: World) -> None:
     await world.look()
 
+    asked = asyncio.Barrier(2)
+
     async def reaches(cluster: str) -> list[str] | None:
-        await asyncio.sleep(0.01)  # both were asked for
+        await asked.wait()
         world.clusters.fakes.pop("dr2", None)
         world.clusters.gates.pop("dr2", None)
         return ["dr1@a:1"]
