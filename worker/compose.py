@@ -103,9 +103,7 @@ class Process:
         self._signals: EntitySignals | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing: dict[str, asyncio.Task[None]] = {}
-        self._contact = Contact(
-            self.clusters, lambda: self._connection is not None and self._connection.is_up, self.stores.coordination
-        )
+        self._contact = Contact(self.clusters, lambda: self._is_temporal_up, self.stores.coordination)
         self._entities: Entities | None = None
         self._keepers: dict[str, Keeper] = {}
         """By cluster: who keeps the DRPC copies there while this worker is the writer."""
@@ -152,7 +150,7 @@ class Process:
             for profile, store in stores.items():
                 requests.update({(profile, verb): count for verb, count in store.requests.items()})
         return Figures(
-            temporal_connected=self._connection is not None and self._connection.is_up,
+            temporal_connected=self._is_temporal_up,
             own_gate_known=self.clusters.gate(self._settings.cluster).is_known,
             health=self.clusters.health(),
             slots_used=self._pool.slots_used() if self._pool else {},
@@ -195,6 +193,10 @@ class Process:
             return None
         return await temporal.workers(self._pool.client, names.cluster_queue(cluster))
 
+    @property
+    def _is_temporal_up(self) -> bool:
+        return self._connection is not None and self._connection.is_up
+
     def _problems(self) -> list[str]:
         """What this worker knows to be wrong with the installation, each line once."""
         lines = [*self.copies.problems.values(), *self.copies.strangers.values()]
@@ -207,7 +209,7 @@ class Process:
             partial(self.clusters.access, cluster),
             lambda: writer.is_writer,
             self.watches.seen,
-            lambda: self._entities if self._connection is not None and self._connection.is_up else None,
+            lambda: self._entities if self._is_temporal_up else None,
             self._contact,
         )
         self._keepers[cluster] = keeper

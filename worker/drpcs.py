@@ -278,6 +278,8 @@ class Keeper:
         if step.do in ASKS and obj is not None:
             async with self._requests:
                 step = await self._ask(step, obj, app)
+            if not self._is_writer():
+                return  # another worker writes here by now (S16), and finds the request accepted or asks again
         async with self._slots:
             if step.do in ASKS and obj is not None:
                 # Accepted: the workflow is asked what it says now, and the copy follows it.

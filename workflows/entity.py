@@ -53,9 +53,9 @@ with workflow.unsafe.imports_passed_through():
     from workflows.steps import call, failure, lock_request
 
 LONG_HISTORY = 600
-"""Events after which a workflow at rest continues as new, some seven failovers with their clean-ups. A worker that takes over replays them all:
-2,300, far below the server's own limit, took longer on a busy machine than a workflow task may, and were tried again
-without end."""
+"""Events after which a workflow at rest continues as new, some seven failovers with their clean-ups. A worker that
+takes over replays them all: 2,300, far below the server's own limit, took longer on a busy machine than a workflow task
+may, and were tried again without end."""
 
 LOOK_AGAIN_TIMES = 16
 """Longest pause after a Reprotect that parked, in first pauses; it doubles up to this. Signals tell of a cluster that
