@@ -6,6 +6,7 @@ Everything that this release does not carry is refused here, by its name, before
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -28,6 +29,9 @@ from ramen.placement import Candidate, Choice, choose
 from ramen.policies import findings, is_sync, warnings
 
 INSTALL_KINDS = "Install it there: hubless crds | kubectl apply -f -"
+
+LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?)?")
+"""What Kubernetes takes for the value of a label."""
 
 NAME_LENGTH = 63
 """Characters of a label's value."""
@@ -292,7 +296,17 @@ def _selector(label: str, spec: dict[str, Any]) -> dict[str, Any]:
         label_query(selector)
     except (Invalid, AttributeError, TypeError) as err:
         raise Refused(f"{label}: spec.pvcSelector is no label selector: {err}") from err
+    wrong = [f"{key}: {value}" for key, value in (selector.get("matchLabels") or {}).items() if not _is_label(value)]
+    if wrong:
+        raise Refused(
+            f"{label}: pvcSelector selects nothing: {', '.join(wrong)} is no value of a label. Give each label its own "
+            "entry in matchLabels."
+        )
     return selector
+
+
+def _is_label(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= NAME_LENGTH and bool(LABEL_VALUE.fullmatch(value))
 
 
 def _foreign_owners(app: AppSpec, cluster: str, claims: list[Object]) -> list[str]:

@@ -39,9 +39,10 @@ def read_drpc(path: Path) -> dict[str, Any]:
 
 
 def selector(pairs: list[str]) -> dict[str, Any]:
-    """A label selector of `key=value` pairs. Raises `Refused` for anything else."""
+    """A label selector of `key=value` pairs, also several in one text as kubectl takes them. Raises `Refused` for
+    anything else."""
     labels: dict[str, str] = {}
-    for pair in pairs:
+    for pair in (each for text in pairs for each in text.split(",")):
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise Refused(f"--selector {pair!r} is not key=value. Example: --selector app=shop")

@@ -101,6 +101,7 @@ async def test_a_peer_resolves_while_the_own_cluster_is_away(world: World) -> No
         ({"pvcSelector": None}, "pvcSelector is missing"),
         ({"pvcSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}, "pvcSelector"),
         ({"pvcSelector": {"matchLabels": "app=shop"}}, "pvcSelector"),
+        ({"pvcSelector": {"matchLabels": {"app": "shop,tier=db"}}}, "app: shop,tier=db is no value of a label"),
     ],
 )
 async def test_a_wrong_spec_is_refused_by_name(world: World, wrong: dict[str, Any], text: str) -> None:

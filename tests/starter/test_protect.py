@@ -8,7 +8,7 @@ import pytest
 
 from ramen.app import Observed
 from starter.failures import Refused
-from starter.manifest import build
+from starter.manifest import build, selector
 from tests.starter.conftest import WORLDS, Temporal, World, failed_over, hubless
 
 FLAGS = ["--policy", "gold", "--preferred", "dr1", "--selector", "app=shop", "--placement", "shop"]
@@ -111,3 +111,10 @@ def test_bad_flags_are_named(tmp_path: Path) -> None:
 def test_a_file_is_judged_before_temporal_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
     assert hubless("protect", "-f", str(tmp_path / "absent.yaml")).exit_code == 2
+
+
+def test_a_selector_in_kubectls_form_is_several_labels() -> None:
+    """Taken as one value it would select nothing, and the application be called protected with no volumes."""
+    assert selector(["app=shop,tier=db", "zone=a"]) == {"matchLabels": {"app": "shop", "tier": "db", "zone": "a"}}
+    with pytest.raises(Refused, match="is not key=value"):
+        selector(["app=shop,"])
