@@ -37,6 +37,15 @@ def to_application_error(err: HublessError) -> ApplicationError:
     return ApplicationError(str(err), type=name, next_retry_delay=delay, category=ApplicationErrorCategory.BENIGN)
 
 
+def is_unprocessed(cause: BaseException | None) -> bool:
+    """Whether the cause of a failed Update means that no worker got to see it, so that asking again is right.
+
+    Temporal's server says so when a workflow task that carried the Update came to its end without it, as after a
+    restart of the server. It names no answer of the application: nothing was decided, and the ID is free again.
+    """
+    return isinstance(cause, ApplicationError) and cause.type == "UnprocessedUpdate"
+
+
 def implements(
     contract: Callable[P, Awaitable[R]], *, beats: bool = True
 ) -> Callable[[Callable[Concatenate[Self, P], Awaitable[R]]], Callable[Concatenate[Self, P], Awaitable[R]]]:

@@ -13,7 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities import contracts
 from activities.contracts import EndEntity, EntitySeen, ForwardRequest
-from activities.errors import implements
+from activities.errors import implements, is_unprocessed
 from ramen.app import AppRef
 from ramen.errors import Refused
 from ramen.names import entity_id
@@ -44,6 +44,8 @@ class ForwardingActivities:
             )
         except WorkflowUpdateFailedError as err:
             cause = err.cause
+            if is_unprocessed(cause):
+                raise  # the activity's retry asks again with the same ID
             if isinstance(cause, ApplicationError):
                 raise ApplicationError(cause.message, type=cause.type, non_retryable=True) from err
             raise Refused(str(cause or err)) from err

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.exceptions import TimeoutError as TimedOut
 from temporalio.service import RPCStatusCode
 
+from activities.errors import is_unprocessed
 from ramen import errors, names
 from starter.failures import Failed, NoWorker, Refused, Stopped, Unfinished, Unreachable
 from workflows.inputs import (
@@ -55,6 +56,8 @@ CONNECT_SECONDS = 5.0
 """A server that is there answers within milliseconds; a dropped packet costs the operator no more than this."""
 ANSWER_SECONDS = 10.0
 """How long a request may go unanswered before the command says that it is not known whether it started (S15)."""
+UNPROCESSED_PAUSE = 0.2
+"""Before a request is sent again that no worker got to see."""
 ADOPT_SECONDS = 40.0
 """An adoption looks at every cluster and store, of which some may be silent, and waits for its first steps."""
 ONE_LINE = 100
@@ -183,7 +186,7 @@ class Hubless:
         """
         handle = self._entity(namespace, name)
         return await self._answered(
-            handle.execute_update(update, request, id=request_id, result_type=Answer),
+            lambda: handle.execute_update(update, request, id=request_id, result_type=Answer),
             namespace,
             name,
             request_id,
@@ -193,22 +196,27 @@ class Hubless:
     async def apply(self, request: ProtectUpdate, again: str) -> Answer:
         """Protects an application: starts its workflow where there is none, and sends `apply`; raises as `ask`."""
         namespace, name = request.request.namespace, request.request.name
-        start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
-            ENTITY_TYPE,
-            AppState(namespace=namespace, name=name),
-            id=names.entity_id(namespace, name),
-            task_queue=names.CONTROL_QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            task_timeout=WORKFLOW_TASK_TIMEOUT,
-            static_summary=f"Protects {name} in namespace {namespace}",
-        )
-        call = self.client.execute_update_with_start_workflow(
-            "apply", request, id=request.request_id, start_workflow_operation=start, result_type=Answer
-        )
-        return await self._answered(call, namespace, name, request.request_id, again)
+
+        async def send() -> Answer:
+            # The SDK takes such an operation once.
+            start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
+                ENTITY_TYPE,
+                AppState(namespace=namespace, name=name),
+                id=names.entity_id(namespace, name),
+                task_queue=names.CONTROL_QUEUE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                task_timeout=WORKFLOW_TASK_TIMEOUT,
+                static_summary=f"Protects {name} in namespace {namespace}",
+            )
+            answer: Answer = await self.client.execute_update_with_start_workflow(
+                "apply", request, id=request.request_id, start_workflow_operation=start, result_type=Answer
+            )
+            return answer
+
+        return await self._answered(send, namespace, name, request.request_id, again)
 
     async def _answered(
-        self, call: Awaitable[Answer], namespace: str, name: str, request_id: str, again: str
+        self, send: Callable[[], Awaitable[Answer]], namespace: str, name: str, request_id: str, again: str
     ) -> Answer:
         unknown = Unfinished(
             f"No answer in {ANSWER_SECONDS:.0f} s: not known whether it started. Request ID: {request_id}\n"
@@ -216,7 +224,13 @@ class Hubless:
         )
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await call
+                while True:
+                    try:
+                        return await send()
+                    except WorkflowUpdateFailedError as err:
+                        if not is_unprocessed(err.cause):
+                            raise
+                    await asyncio.sleep(UNPROCESSED_PAUSE)
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as err:
             raise unknown from err
         except WorkflowUpdateFailedError as err:

@@ -22,6 +22,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import ProtectRequest
+from activities.errors import is_unprocessed
 from activities.surveying import SurveyActivities
 from ramen import errors, names
 from ramen.drpc_edits import Entity, Known
@@ -108,7 +109,7 @@ class Entities:
                 rpc_timeout=UPDATE_LIMIT,
             )
         except (WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as err:
-            raise _failed(err) from err
+            raise unanswered(err) from err
         return answer
 
     async def send(self, namespace: str, name: str, update: str, request: MoveRequest | UnprotectRequest) -> Answer:
@@ -119,7 +120,7 @@ class Entities:
                 update, request, id=request.request_id, result_type=Answer, rpc_timeout=UPDATE_LIMIT
             )
         except (WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as err:
-            raise _failed(err) from err
+            raise unanswered(err) from err
         return answer
 
 
@@ -136,9 +137,14 @@ def known(state: AppState) -> Known:
     )
 
 
-def _failed(err: Exception) -> HublessError:
-    if isinstance(err, WorkflowUpdateFailedError) and isinstance(err.cause, ApplicationError):
-        return _refusal(err.cause)
+def unanswered(err: WorkflowUpdateFailedError | WorkflowUpdateRPCTimeoutOrCancelledError | RPCError) -> HublessError:
+    """What a request that gave no answer failed with: `NoAnswer` when the same request is to be sent again,
+    `ClusterUnreachable` or `Refused` when the application said no."""
+    if isinstance(err, WorkflowUpdateFailedError):
+        if is_unprocessed(err.cause):
+            return NoAnswer("no worker got to see it; it is asked again")
+        if isinstance(err.cause, ApplicationError):
+            return _refusal(err.cause)
     return NoAnswer(f"not known whether it was started: {getattr(err, 'message', None) or err}")
 
 

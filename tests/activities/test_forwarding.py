@@ -30,6 +30,7 @@ class Entity:
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.unseen: set[str] = set()
 
     @workflow.run
     async def run(self) -> None:
@@ -41,6 +42,13 @@ class Entity:
             raise ApplicationError("dr7 is not a cluster of policy gold (dr1, dr2).", type="Refused")
         self.asked.append(request)
         return {"workflow_id": "drpc/web/shop/failover-2", "asked": len(self.asked)}
+
+    @failover.validator
+    def check(self, request: dict[str, Any]) -> None:
+        """A validator leaves no trace, like the server's own word that no worker saw the Update."""
+        if request["target"] == "unseen" and request["request_id"] not in self.unseen:
+            self.unseen.add(request["request_id"])
+            raise ApplicationError("Workflow Update is rejected", type="UnprocessedUpdate", non_retryable=True)
 
 
 @workflow.defn(name="Form")
@@ -101,6 +109,10 @@ async def test_asking_again_gives_the_same_answer_and_starts_nothing_new(client:
 async def test_a_refusal_comes_back_in_the_entitys_words(client: Client) -> None:
     err = await refusal(client, "form-3", target="dr7")
     assert (err.type, err.message) == ("Refused", "dr7 is not a cluster of policy gold (dr1, dr2).")
+
+
+async def test_a_request_that_no_worker_got_to_see_is_sent_again(client: Client) -> None:
+    assert (await ask(client, "form-6", "r6", target="unseen"))["workflow_id"] == "drpc/web/shop/failover-2"
 
 
 async def test_an_application_without_an_entity_is_named_with_the_way_out(client: Client) -> None:

@@ -93,6 +93,8 @@ class World:
     state: AppState
     refuse: tuple[str, str] | None = None
     """Type and message with which every Update is refused."""
+    unprocessed: int = 0
+    """How many of the next Updates come back as Temporal returns one that no worker got to see."""
     seen: dict[str, Observed] = field(default_factory=dict)
     health: list[ClusterHealth] = field(default_factory=list)
     remembered: dict[str, Observed] = field(default_factory=dict)
@@ -261,7 +263,11 @@ class FakeApplication:
         )
 
     def _refuse(self) -> None:
-        if refuse := WORLDS[self._namespace].refuse:
+        world = WORLDS[self._namespace]
+        if world.unprocessed and not workflow.unsafe.is_replaying():
+            world.unprocessed -= 1
+            raise ApplicationError("Workflow Update is rejected", type="UnprocessedUpdate", non_retryable=True)
+        if refuse := world.refuse:
             raise ApplicationError(refuse[1], type=refuse[0], non_retryable=True)
 
     async def _start(self, name: str, request: Any) -> Answer:

@@ -148,6 +148,14 @@ def test_a_failure_that_is_no_refusal_has_another_code(calm: World, namespace: s
     assert result.stderr.endswith("✗ The request failed: something else\n")
 
 
+def test_a_request_that_no_worker_got_to_see_is_sent_again(calm: World, namespace: str) -> None:
+    """As after a restart of Temporal: nobody refused anything."""
+    calm.unprocessed = 2
+    result = hubless("relocate", "shop", "-n", namespace, "--to", "dr2", "--yes")
+    assert result.exit_code == 0, result.output
+    assert (calm.unprocessed, len(calm.requests)) == (0, 1)
+
+
 def test_no_answer_prints_the_request_id_and_the_same_command(
     temporal: Temporal, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,13 @@ class Application:
     async def steps(self, workflow_id: str) -> StepsView:
         return await self.client.get_workflow_handle(workflow_id).query("steps", result_type=StepsView)
 
+    async def steps_until(self, workflow_id: str, condition: Callable[[StepsView], Any]) -> StepsView:
+        """Polls the steps of an action until a condition holds; the limit is the test's own."""
+        async with asyncio.timeout(20):
+            while not condition(view := await self.steps(workflow_id)):
+                await asyncio.sleep(0.05)
+        return view
+
     async def has_event(self, workflow_id: str, kind: EventType.ValueType) -> bool:
         """Whether the history of a workflow has an event of this kind by now."""
         history = self.client.get_workflow_handle(workflow_id).fetch_history_events()

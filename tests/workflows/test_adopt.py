@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -96,9 +95,7 @@ async def test_a_site_lost_together_with_temporal_can_be_failed_over(shop: Appli
     """S2: the proof of the good copy survives in the stores, so the worst day needs no acceptance of loss."""
     await shop.protect()
     await shop.protected()
-    async with asyncio.timeout(20):
-        while not (world.mirrored or {}).get("observed", {}).get("protected"):
-            await asyncio.sleep(0.05)
+    await world.until(lambda: (world.mirrored or {}).get("observed", {}).get("protected"))
     await forgotten(shop)
     world.silent.add("dr1")
     held = await adopt(shop)
@@ -113,9 +110,7 @@ async def test_a_promotion_that_was_cut_off_is_finished(shop: Application, world
     await shop.protected()
     world.hold.add(("dr2", Gate.READY))
     await shop.move("failover", "dr2")
-    async with asyncio.timeout(20):
-        while world.role("dr2") != "primary":
-            await asyncio.sleep(0.05)
+    await world.until(lambda: world.role("dr2") == "primary")
     await forgotten(shop)
     world.hold.clear()
     world.vrgs["dr2"]["metadata"]["annotations"] |= {DECISION: "dr2", PREVIOUS: "dr1"}
@@ -141,11 +136,11 @@ async def test_a_relocate_that_was_cut_off_at_its_demotion_brings_its_source_bac
     await shop.protected()
     world.hold.add(held_at)
     await shop.move("relocate", "dr2")
-    async with asyncio.timeout(20):
-        while world.role("dr1") != left_as or not (
-            left_as == "secondary" or world.vrgs["dr1"]["spec"].get("runFinalSync")
-        ):
-            await asyncio.sleep(0.05)
+    await world.until(
+        lambda: (
+            world.role("dr1") == left_as and (left_as == "secondary" or world.vrgs["dr1"]["spec"].get("runFinalSync"))
+        )
+    )
     await forgotten(shop)
     world.hold.clear()
     held = await adopt(shop)
@@ -201,15 +196,11 @@ async def test_a_side_that_was_left_is_not_held_against_the_stores(shop: Applica
     await shop.protected()
     world.hold.add(("dr2", Gate.READY))
     answer = await shop.move("failover", "dr2")
-    async with asyncio.timeout(20):
-        while world.role("dr2") != "primary":
-            await asyncio.sleep(0.05)
+    await world.until(lambda: world.role("dr2") == "primary")
     world.silent.add("dr1")
     world.hold.clear()
     assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
-    async with asyncio.timeout(20):
-        while not world.mirrored_decision or world.mirrored_decision.cluster != "dr2":
-            await asyncio.sleep(0.05)
+    await world.until(lambda: world.mirrored_decision and world.mirrored_decision.cluster == "dr2")
     await forgotten(shop)
     world.silent = {"dr2"}
     held = await adopt(shop)

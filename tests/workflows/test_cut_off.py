@@ -5,8 +5,6 @@ What was promoted by then holds the application's data; nothing of it may be dem
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from activities.contracts import Gate
@@ -22,9 +20,7 @@ async def promoted_and_held(shop: Application, world: World) -> str:
     await shop.protected()
     world.hold.add(("dr2", Gate.READY))
     answer = await shop.move("failover", "dr2")
-    async with asyncio.timeout(20):
-        while world.role("dr2") != "primary":
-            await asyncio.sleep(0.02)
+    await world.until(lambda: world.role("dr2") == "primary")
     return answer.workflow_id
 
 
@@ -34,9 +30,7 @@ async def test_a_failover_that_hangs_is_asked_for_again(shop: Application, world
     world.silent.add("dr1")
     world.hold.add(("dr2", Gate.READY))
     first = await shop.move("failover", "dr2")
-    async with asyncio.timeout(20):
-        while world.role("dr2") != "primary":
-            await asyncio.sleep(0.02)
+    await world.until(lambda: world.role("dr2") == "primary")
     second = await shop.move("failover", "dr2", accept_missing_volumes=["data-1"])
     assert (await shop.ended(first.workflow_id)).outcome is Outcome.SUPERSEDED
     world.hold.clear()
@@ -67,9 +61,7 @@ async def test_a_relocate_is_refused_after_a_move_that_was_ended_in_the_middle(s
     await shop.protected()
     world.published_late.add("dr2")
     moving = await shop.move("relocate", "dr2")
-    async with asyncio.timeout(20):
-        while ("publish_decision", "dr2", "dr2") not in world.log:
-            await asyncio.sleep(0.02)
+    await world.until(lambda: ("publish_decision", "dr2", "dr2") in world.log)
     await shop.client.get_workflow_handle(moving.workflow_id).terminate()
     await shop.until(lambda view: not view.child and bool(view.state.interrupted))
     world.published_late.clear()
@@ -98,9 +90,7 @@ async def test_home_that_was_silent_when_the_aborted_move_claimed_it_is_claimed_
     world.silent.add("dr1")
     world.hold.add(("dr2", Gate.READY))
     moving = await shop.move("failover", "dr2")
-    async with asyncio.timeout(20):
-        while world.role("dr2") != "primary":
-            await asyncio.sleep(0.02)
+    await world.until(lambda: world.role("dr2") == "primary")
     await shop.update("abort", OperatorRequest(reason="the network is back"))
     assert (await shop.ended(moving.workflow_id)).outcome is Outcome.ABORTED
     world.hold.clear()
@@ -113,9 +103,7 @@ async def test_a_cancel_while_an_abort_is_undoing_does_not_stop_it(shop: Applica
     moving = await promoted_and_held(shop, world)
     world.hold.add(("dr2", Gate.ACCEPTED_SECONDARY))
     await shop.update("abort", OperatorRequest(reason="a mistake"))
-    async with asyncio.timeout(20):
-        while world.role("dr2") != "secondary":
-            await asyncio.sleep(0.02)
+    await world.until(lambda: world.role("dr2") == "secondary")
     await shop.client.get_workflow_handle(moving).cancel()
     world.hold.clear()
     assert (await shop.ended(moving)).outcome is Outcome.ABORTED
@@ -131,9 +119,7 @@ async def test_what_is_recorded_as_protected_is_what_was_proven(shop: Applicatio
     world.proven.clear()
     await shop.entity.signal("vrg_observed", ClusterSignal(cluster="dr1"))
     child = (await shop.until(lambda view: bool(view.child))).child
-    async with asyncio.timeout(20):
-        while "sync of every volume" not in (await shop.steps(child)).steps[-1].title:
-            await asyncio.sleep(0.05)
+    await shop.steps_until(child, lambda view: "sync of every volume" in view.steps[-1].title)
     world.volumes = [*world.volumes, Volume(namespace="web", name="data-10", pv="pv-10")]
     world.stored = {profile: list(world.volumes) for profile in world.stored}
     world.hold.clear()
@@ -155,9 +141,7 @@ async def test_volumes_that_only_a_store_knows_are_restored(shop: Application, w
     world.dropped = {volumes[0].name}
     world.silent.add("dr1")
     moving = await shop.move("failover", "dr2")
-    async with asyncio.timeout(20):
-        while not (asked := (await shop.steps(moving.workflow_id)).needs_operator):
-            await asyncio.sleep(0.05)
+    asked = (await shop.steps_until(moving.workflow_id, lambda view: view.needs_operator)).needs_operator
     assert volumes[0].name in asked
     world.dropped.clear()
     await shop.update("retry", OperatorRequest())
@@ -169,9 +153,7 @@ async def test_a_relocate_asks_for_its_own_witness(shop: Application, world: Wor
     await shop.protected()
     world.unwitnessed = {"data-0"}
     moving = await shop.move("relocate", "dr2")
-    async with asyncio.timeout(20):
-        while not (await shop.steps(moving.workflow_id)).needs_operator:
-            await asyncio.sleep(0.05)
+    await shop.steps_until(moving.workflow_id, lambda view: view.needs_operator)
     status = await shop.status()
     assert [epoch for epoch in world.witnessed_of if epoch] == [status.state.epoch]
     await shop.update("abort", OperatorRequest(reason="not seen"))
@@ -186,14 +168,10 @@ async def test_a_flap_of_the_serving_side_needs_no_person(shop: Application, wor
     answer = await shop.move("failover", "dr2")
     assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
     child = (await shop.until(lambda view: "/reprotect" in view.child)).child
-    async with asyncio.timeout(20):
-        while "old pods" not in (await shop.steps(child)).steps[-1].title:
-            await asyncio.sleep(0.05)
+    await shop.steps_until(child, lambda view: "old pods" in view.steps[-1].title)
     world.vrgs["dr2"]["spec"]["replicationState"] = "flapping"
     world.hold.clear()
-    async with asyncio.timeout(20):
-        while not (waiting := (await shop.steps(child)).waiting) or "is not Primary" not in waiting.reason:
-            await asyncio.sleep(0.05)
+    await shop.steps_until(child, lambda view: view.waiting and "is not Primary" in view.waiting.reason)
     assert not (await shop.steps(child)).needs_operator
     world.vrgs["dr2"]["spec"]["replicationState"] = "primary"
     await shop.protected()
@@ -217,9 +195,7 @@ async def relocate_that_hangs_in_its_demotion(shop: Application, world: World) -
     await shop.protected()
     world.hold.add(("dr1", Gate.SECONDARY))
     moving = await shop.move("relocate", "dr2")
-    async with asyncio.timeout(20):
-        while world.decisions.get("dr1") is None or world.decisions["dr1"].cluster == "dr1":
-            await asyncio.sleep(0.02)
+    await world.until(lambda: "dr1" in world.decisions and world.decisions["dr1"].cluster != "dr1")
     return moving.workflow_id
 
 
@@ -228,9 +204,7 @@ async def test_a_failover_that_overruled_a_relocate_has_nothing_to_go_back_to(sh
     await relocate_that_hangs_in_its_demotion(shop, world)
     world.hold.add(("dr2", Gate.READY))
     moving = await shop.move("failover", "dr2")
-    async with asyncio.timeout(20):
-        while world.role("dr2") != "primary":
-            await asyncio.sleep(0.02)
+    await world.until(lambda: world.role("dr2") == "primary")
     error = await shop.refused("abort", OperatorRequest(reason="a mistake"))
     assert "nothing to go back to" in error.message
     assert f"hubless failover {shop.name} -n web --to dr1" in error.message
@@ -271,7 +245,8 @@ async def test_the_facts_of_an_action_come_true_after_a_request_that_took_an_epo
     world.hold.add(("dr1", Gate.CLEANED))
     moving = await shop.move("failover", "dr2")
     assert (await shop.ended(moving.workflow_id)).outcome is Outcome.DONE
-    await shop.until(lambda view: bool(view.child))
+    child = (await shop.until(lambda view: "/reprotect" in view.child)).child
+    await shop.steps_until(child, lambda view: "old pods" in view.steps[-1].title)
     world.changing.add("dr1")
     world.changing.add("dr2")
     await shop.refused("failover", MoveRequest(target="dr1", request_id="back", accept_data_loss=True))
@@ -303,9 +278,7 @@ async def test_a_superseded_action_is_recorded_under_its_own_epoch(shop: Applica
 async def test_a_deployment_that_cannot_end_is_ended_by_an_unprotect(shop: Application, world: World) -> None:
     world.hold.add(("dr1", Gate.READY))
     deploying = await shop.protect()
-    async with asyncio.timeout(20):
-        while world.role("dr1") != "primary":
-            await asyncio.sleep(0.02)
+    await world.until(lambda: world.role("dr1") == "primary")
     assert "hubless unprotect" in (await shop.refused("abort", OperatorRequest())).message
     ending = await shop.update("unprotect", UnprotectRequest(request_id="end"))
     assert (await shop.ended(deploying.workflow_id)).outcome is Outcome.SUPERSEDED
@@ -318,9 +291,7 @@ async def test_a_deployment_that_was_ended_from_outside_is_not_called_available(
 ) -> None:
     world.hold.add(("dr1", Gate.READY))
     deploying = await shop.protect()
-    async with asyncio.timeout(20):
-        while world.role("dr1") != "primary":
-            await asyncio.sleep(0.02)
+    await world.until(lambda: world.role("dr1") == "primary")
     await shop.client.get_workflow_handle(deploying.workflow_id).terminate()
     status = await shop.until(lambda view: not view.child and bool(view.state.interrupted))
     available = status.drpc["status"]["conditions"][0]
@@ -335,9 +306,7 @@ async def test_a_deployment_that_decided_before_it_was_superseded_has_decided(sh
     """Pods run by its decision: a failover that is aborted goes back to them, and they are not forgotten."""
     world.published_late.add("dr1")
     deploying = await shop.protect()
-    async with asyncio.timeout(20):
-        while ("publish_decision", "dr1", "dr1") not in world.log:
-            await asyncio.sleep(0.02)
+    await world.until(lambda: ("publish_decision", "dr1", "dr1") in world.log)
     world.hold.add(("dr2", Gate.READY))
     moving = await shop.move("failover", "dr2", accept_data_loss=True)
     assert (await shop.ended(deploying.workflow_id)).outcome is Outcome.SUPERSEDED

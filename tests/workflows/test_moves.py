@@ -143,9 +143,7 @@ async def test_relocate_without_a_witness_waits_for_the_operator_and_goes_on_wit
     await shop.protected()
     world.unwitnessed.add("data-1")
     answer = await shop.move("relocate", "dr2")
-    async with asyncio.timeout(20):
-        while not (steps := await shop.steps(answer.workflow_id)).needs_operator:
-            await asyncio.sleep(0.05)
+    steps = await shop.steps_until(answer.workflow_id, lambda view: view.needs_operator)
     assert "data-1" in steps.needs_operator
     assert world.role("dr2") == "secondary"
     await shop.update("retry", OperatorRequest(accept_data_loss=True))
@@ -159,9 +157,7 @@ async def test_abort_of_a_failover_that_hangs_demotes_the_target_and_removes_wha
     await shop.protected()
     world.hold.add(("dr2", Gate.READY))
     answer = await shop.move("failover", "dr2")
-    async with asyncio.timeout(20):
-        while world.role("dr2") != "primary":
-            await asyncio.sleep(0.05)
+    await world.until(lambda: world.role("dr2") == "primary")
     await shop.update("abort", OperatorRequest(requester="ann", reason="it hangs"))
     page: Any = await shop.client.get_workflow_handle(answer.workflow_id).query("__temporal_workflow_metadata")
     assert "Being aborted: it hangs" in str(page)
@@ -181,9 +177,7 @@ async def test_abort_of_a_relocate_after_quiescing_makes_the_source_primary_befo
     await shop.protected()
     world.hold.add(("dr1", Gate.FINAL_SYNC_COMPLETE))
     answer = await shop.move("relocate", "dr2")
-    async with asyncio.timeout(20):
-        while world.decisions["dr1"].cluster is not None:
-            await asyncio.sleep(0.05)
+    await world.until(lambda: world.decisions["dr1"].cluster is None)
     world.log.clear()
     await shop.update("abort", OperatorRequest())
     assert (await shop.ended(answer.workflow_id)).outcome is Outcome.ABORTED
@@ -211,9 +205,7 @@ async def test_abort_of_a_relocate_before_quiescing_takes_nothing_down(shop: App
     await shop.protected()
     world.hold.add(("dr1", Gate.FINAL_SYNC_PREPARED))
     answer = await shop.move("relocate", "dr2")
-    async with asyncio.timeout(20):
-        while not world.vrgs["dr1"]["spec"]["prepareForFinalSync"]:
-            await asyncio.sleep(0.05)
+    await world.until(lambda: world.vrgs["dr1"]["spec"]["prepareForFinalSync"])
     world.log.clear()
     await shop.update("abort", OperatorRequest())
     assert (await shop.ended(answer.workflow_id)).outcome is Outcome.ABORTED
@@ -231,9 +223,7 @@ async def test_failover_back_during_a_relocate_lets_a_demotion_end_that_has_begu
     world.hold.add(("dr1", gate))
     relocate = await shop.move("relocate", "dr2")
     flag = "prepareForFinalSync" if gate is Gate.FINAL_SYNC_PREPARED else "runFinalSync"
-    async with asyncio.timeout(20):
-        while not world.vrgs["dr1"]["spec"][flag]:
-            await asyncio.sleep(0.05)
+    await world.until(lambda: world.vrgs["dr1"]["spec"][flag])
     world.log.clear()
     back = await shop.move("failover", "dr1")
     assert (await shop.ended(relocate.workflow_id)).outcome is Outcome.SUPERSEDED
@@ -250,9 +240,7 @@ async def test_a_failover_back_to_the_serving_side_cannot_be_aborted(shop: Appli
     await shop.protected()
     world.hold.add(("dr1", Gate.FINAL_SYNC_COMPLETE))
     await shop.move("relocate", "dr2")
-    async with asyncio.timeout(20):
-        while world.decisions["dr1"].cluster is not None:
-            await asyncio.sleep(0.05)
+    await world.until(lambda: world.decisions["dr1"].cluster is None)
     world.hold.add(("dr1", Gate.READY))
     back = await shop.move("failover", "dr1")
     error = await shop.refused("abort", OperatorRequest(request_id="a1"))
@@ -266,9 +254,7 @@ async def test_a_failover_supersedes_a_relocate_whose_source_hangs(shop: Applica
     await shop.protected()
     world.hold.add(("dr1", Gate.FINAL_SYNC_PREPARED))
     first = await shop.move("relocate", "dr2")
-    async with asyncio.timeout(20):
-        while not (await shop.steps(first.workflow_id)).waiting:
-            await asyncio.sleep(0.05)
+    await shop.steps_until(first.workflow_id, lambda view: view.waiting)
     second = await shop.move("failover", "dr2")
     assert second.epoch == first.epoch + 1
     assert (await shop.ended(second.workflow_id)).outcome is Outcome.DONE
@@ -282,9 +268,7 @@ async def test_a_failover_supersedes_a_relocate_whose_worker_died(shop: Applicat
     world.hold.add(("dr1", Gate.FINAL_SYNC_PREPARED))
     world.breaks_when_stopped = True
     first = await shop.move("relocate", "dr2")
-    async with asyncio.timeout(20):
-        while not (await shop.steps(first.workflow_id)).waiting:
-            await asyncio.sleep(0.05)
+    await shop.steps_until(first.workflow_id, lambda view: view.waiting)
     second = await shop.move("failover", "dr2")
     assert (await shop.ended(second.workflow_id)).outcome is Outcome.DONE
     assert (await shop.ended(first.workflow_id)).outcome is Outcome.SUPERSEDED
@@ -300,9 +284,7 @@ async def test_failover_back_before_reprotected_is_refused_and_goes_on_with_the_
     await shop.ended(answer.workflow_id)
     await shop.until(lambda view: view.child.rsplit("/", 1)[-1].startswith("reprotect"))
     before = (await shop.status()).state.issued
-    async with asyncio.timeout(20):
-        while world.role("dr1") != "secondary":
-            await asyncio.sleep(0.05)
+    await world.until(lambda: world.role("dr1") == "secondary")
     error = await shop.refused("failover", MoveRequest(target="dr1", request_id="r1"))
     assert error.type == "Refused"
     assert "--accept-data-loss" in error.message
@@ -323,9 +305,8 @@ async def test_a_reprotect_makes_way_although_its_activity_ends_otherwise_after_
     world.publishing["dr2"] = asyncio.Event()
     world.hold.remove(("dr1", Gate.CLEANED))
     reprotect = (await shop.until(lambda view: "/reprotect" in view.child)).child
+    await shop.steps_until(reprotect, lambda view: view.steps[-1].title == "Release the old side in dr2's decision")
     async with asyncio.timeout(20):
-        while (await shop.steps(reprotect)).steps[-1].title != "Release the old side in dr2's decision":
-            await asyncio.sleep(0.05)
         back = asyncio.create_task(shop.move("failover", "dr1", accept_data_loss=True))
         while not await shop.has_event(reprotect, EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED):
             await asyncio.sleep(0.05)
@@ -346,9 +327,7 @@ async def test_a_failover_does_not_wait_until_the_wait_of_a_reprotect_learns_of_
     there = await shop.move("failover", "dr2")
     await shop.ended(there.workflow_id)
     reprotect = (await shop.until(lambda view: "/reprotect" in view.child)).child
-    async with asyncio.timeout(20):
-        while "sync of every volume" not in (await shop.steps(reprotect)).steps[-1].title:
-            await asyncio.sleep(0.05)
+    await shop.steps_until(reprotect, lambda view: "sync of every volume" in view.steps[-1].title)
     back = await shop.move("failover", "dr1", accept_data_loss=True)
     assert (await shop.ended(back.workflow_id)).outcome is Outcome.DONE
     assert (await shop.ended(reprotect)).outcome is Outcome.SUPERSEDED
@@ -362,9 +341,8 @@ async def test_a_wait_that_lasts_goes_on_without_the_lock(shop: Application, wor
     waiting = f"drpc/web/{shop.name}/reprotect-1"
     await shop.until(lambda view: view.child == waiting)
     handle = shop.client.get_workflow_handle(waiting)
+    await world.until(lambda: waiting in world.locked_by and not world.locks)
     async with asyncio.timeout(20):
-        while waiting not in world.locked_by or world.locks:
-            await asyncio.sleep(0.05)
         # The first wait learns of its end by its next heartbeat.
         while len(pending := (await handle.describe()).raw_description.pending_activities) > 1:
             await asyncio.sleep(0.05)
@@ -395,9 +373,7 @@ async def test_a_volume_lost_after_the_check_keeps_the_decision_unpublished(shop
     await shop.protected()
     world.dropped.add("data-1")
     answer = await shop.move("failover", "dr2")
-    async with asyncio.timeout(20):
-        while not (steps := await shop.steps(answer.workflow_id)).needs_operator:
-            await asyncio.sleep(0.05)
+    steps = await shop.steps_until(answer.workflow_id, lambda view: view.needs_operator)
     assert "data-1" in steps.needs_operator
     assert "dr2" not in world.decisions or world.decisions["dr2"].cluster != "dr2"
     await shop.update("retry", OperatorRequest(accept_missing_volumes=["data-1"]))
@@ -534,9 +510,7 @@ async def test_a_failover_that_was_terminated_waits_for_a_person(shop: Applicati
     await shop.protected()
     world.hold.add(("dr2", Gate.READY))
     first = await shop.move("failover", "dr2")
-    async with asyncio.timeout(20):
-        while world.role("dr2") != "primary":
-            await asyncio.sleep(0.05)
+    await world.until(lambda: world.role("dr2") == "primary")
     await shop.client.get_workflow_handle(first.workflow_id).terminate("by mistake")
     status = await shop.until(lambda view: bool(view.state.interrupted))
     assert f"hubless failover {shop.name} -n web --to dr2" in status.state.interrupted
@@ -562,9 +536,7 @@ async def test_an_action_outlives_its_entity(shop: Application, world: World) ->
     await shop.protected()
     world.hold.add(("dr2", Gate.READY))
     answer = await shop.move("failover", "dr2")
-    async with asyncio.timeout(20):
-        while world.role("dr2") != "primary":
-            await asyncio.sleep(0.05)
+    await world.until(lambda: world.role("dr2") == "primary")
     await shop.entity.terminate("by mistake")
     world.hold.clear()
     assert (await shop.ended(answer.workflow_id)).outcome is Outcome.DONE
@@ -587,9 +559,7 @@ async def test_a_cancelled_entity_aborts_what_runs_and_lives_on(shop: Applicatio
     await shop.protected()
     world.hold.add(("dr2", Gate.READY))
     there = await shop.move("failover", "dr2")
-    async with asyncio.timeout(20):
-        while world.role("dr2") != "primary":
-            await asyncio.sleep(0.05)
+    await world.until(lambda: world.role("dr2") == "primary")
     await shop.entity.cancel()
     assert (await shop.ended(there.workflow_id)).outcome is Outcome.ABORTED
     world.hold.clear()
@@ -618,9 +588,8 @@ async def test_a_failover_back_that_meets_the_published_decision_needs_the_loss_
     await shop.protected()
     world.publishing["dr2"] = asyncio.Event()
     there = await shop.move("failover", "dr2")
+    await shop.steps_until(there.workflow_id, lambda view: view.steps[-1].title == "Decide for dr2")
     async with asyncio.timeout(20):
-        while (await shop.steps(there.workflow_id)).steps[-1].title != "Decide for dr2":
-            await asyncio.sleep(0.05)
         back = asyncio.create_task(shop.refused("failover", MoveRequest(target="dr1", request_id="r1")))
         while not await shop.has_event(there.workflow_id, EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED):
             await asyncio.sleep(0.05)

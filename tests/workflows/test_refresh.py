@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tests.workflows.conftest import Application
 from tests.workflows.world import World
 from workflows.inputs import ClusterSignal, StatusView
@@ -39,9 +37,7 @@ async def test_the_serving_side_is_given_them_while_the_other_is_away(shop: Appl
     world.classes = [FAST]
     world.silent.add("dr2")
     await shop.entity.signal("vrg_observed", CHANGED)
-    async with asyncio.timeout(20):
-        while not world.did("refresh_vrg", "dr1"):
-            await asyncio.sleep(0.02)
+    await world.until(lambda: world.did("refresh_vrg", "dr1"))
     world.silent.clear()
     await shop.entity.signal("cluster_returned", ClusterSignal(cluster="dr2"))
     await shop.protected()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from copy import deepcopy
 
 import pytest
@@ -100,9 +99,7 @@ async def test_a_failover_takes_back_what_is_being_released(shop: Application, w
     await shop.protected()
     world.vanishes_at_release = "dr1"
     answer = await shop.update("release", ReleaseRequest(request_id="r1"))
-    async with asyncio.timeout(20):
-        while not (await shop.steps(answer.workflow_id)).needs_operator:
-            await asyncio.sleep(0.05)
+    await shop.steps_until(answer.workflow_id, lambda view: view.needs_operator)
     moved = await shop.move("failover", "dr2")
     assert (await shop.ended(moved.workflow_id)).outcome is Outcome.DONE
     await shop.until(lambda view: view.state.decision.cluster == "dr2")
@@ -150,9 +147,7 @@ async def test_a_proof_from_before_the_release_does_not_count(shop: Application,
     """S2: a store that was silent at the release still has the old state; the peer's copy may be spoiled since."""
     await shop.protect()
     await shop.protected()
-    async with asyncio.timeout(20):
-        while not (world.mirrored or {}).get("observed", {}).get("protected"):
-            await asyncio.sleep(0.05)
+    await world.until(lambda: (world.mirrored or {}).get("observed", {}).get("protected"))
     old = deepcopy(world.mirrored)
     await released(shop)
     assert old

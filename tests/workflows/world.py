@@ -139,6 +139,12 @@ class World:
         """The role that the cluster's VRG was last given."""
         return self.vrgs[cluster]["spec"]["replicationState"] if cluster in self.vrgs else None
 
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Waits until something holds in this world; the limit is the test's own."""
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.02)
+
     def set_epoch(self, cluster: str, epoch: str) -> None:
         """Somebody else writes an epoch on a VRG."""
         self.vrgs[cluster]["metadata"]["annotations"][EPOCH] = epoch
