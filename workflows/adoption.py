@@ -14,6 +14,7 @@ from ramen.app import ActionKind, AppSpec, Decision, Observed, Role, Volume, Wan
 from ramen.desired import is_released
 from ramen.epoch import Epoch
 from ramen.recovery import Inference, Verdict, own_epoch
+from ramen.words import counted
 from workflows.inputs import ActionRecord, AdoptRequest, AppState, Debt, Outcome
 
 _VOLUMES = TypeAdapter(list[Volume])
@@ -33,9 +34,8 @@ def _words(look: Observed) -> str:
     state = (look.vrg.get("status") or {}).get("state") or "no state"
     mine = own_epoch(look)
     epoch = f"epoch {mine.number}" if mine else "given back to a hub" if is_released(look.vrg) else "no epoch"
-    return (
-        f"{look.role}, {state}, {epoch}, {len(look.volumes)} volumes, pods {look.pods.ready} of {look.pods.total} Ready"
-    )
+    volumes, pods = counted(len(look.volumes), "volume"), look.pods
+    return f"{look.role}, {state}, {epoch}, {volumes}, pods {pods.ready} of {pods.total} Ready"
 
 
 def request_of(given: AdoptRequest, looks: list[Observed]) -> ProtectRequest | None:

@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.contracts import Gate
     from activities.options import SHORT, short_within
     from ramen.app import ActionKind, Decision, Observed, Role, Wanted
+    from ramen.words import counted
     from workflows.inputs import ActionInput, ActionResult, Outcome
     from workflows.looks import SILENT
     from workflows.steps import Action, Ended, failure
@@ -55,7 +56,7 @@ class Deploy(Action):
             lambda: self.apply(write, Gate.READY, f"Protect {app.name} on {home}", volumes=[]),
             cluster=home,
             awaits=f"{home} to take the volumes of {app.name} under protection",
-            note=lambda seen: f"{len(seen.volumes)} volumes",
+            note=lambda seen: counted(len(seen.volumes), "volume"),
         )
         self.point_of_no_return_passed = True
         # From here on it counts as published, whatever becomes of the call: pods may run by it and write (S2).

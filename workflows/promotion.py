@@ -9,6 +9,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.contracts import Gate
     from activities.options import SHORT
     from ramen.app import ActionKind, Decision, Observed, Role, Wanted
+    from ramen.words import counted
     from workflows.inputs import ActionResult, Outcome
     from workflows.steps import Action
 
@@ -94,8 +95,8 @@ class Move(Action):
             f"Restore and promote on {target}",
             work,
             cluster=target,
-            awaits=f"{target} to restore and promote {len(self.given.volumes)} volumes",
-            note=lambda ready: f"{len(ready.volumes)} volumes",
+            awaits=f"{target} to restore and promote {counted(len(self.given.volumes), 'volume')}",
+            note=lambda ready: counted(len(ready.volumes), "volume"),
         )
 
     async def decide(self, cluster: str, decision: Decision, again: str = "") -> None:

@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.options import STORE, WAIT
     from ramen import names
     from ramen.app import ActionKind, Decision, Role, Wanted, Witness
+    from ramen.words import counted
     from workflows.failover import forward
     from workflows.inputs import ActionInput, ActionResult, Outcome
     from workflows.promotion import Move
@@ -112,8 +113,8 @@ class Relocate(Move):
                 summary=f"Demote {app.name} on {source} and watch its final sync",
             ),
             cluster=source,
-            awaits=f"the final sync of {len(self.given.volumes)} volumes and the Secondary role on {source}",
-            note=lambda done: f"{len(done.witness.volumes)} of {len(self.given.volumes)} volumes seen in sync",
+            awaits=f"the final sync of {counted(len(self.given.volumes), 'volume')} and the Secondary role on {source}",
+            note=lambda done: f"{counted(len(done.witness.volumes), 'volume', len(self.given.volumes))} seen in sync",
         )
         self.clusters_seconds += demoted.observed.waited_seconds
         unseen = self._unseen(demoted.witness)

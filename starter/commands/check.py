@@ -17,6 +17,7 @@ from temporalio.exceptions import ApplicationError
 from activities.contracts import ClusterHealth
 from ramen import names
 from ramen.app import AppSpec, PolicyCluster, StoreReport, Volume
+from ramen.words import counted
 from starter import complete, console, exitcodes, looks
 from starter.client import Hubless
 from starter.durations import clock, since
@@ -54,13 +55,9 @@ class Report:
 
     def end(self) -> int:
         """Prints the counts; 1 when there was a problem."""
-        counts = f"{self.ok} ok, {_count(self.warnings, 'warning')}, {_count(self.problems, 'problem')}"
+        counts = f"{self.ok} ok, {counted(self.warnings, 'warning')}, {counted(self.problems, 'problem')}"
         console.result(f"{'✗' if self.problems else '✔'} Check completed ({counts})")
         return exitcodes.FAILED if self.problems else exitcodes.DONE
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def check() -> None:
@@ -191,7 +188,7 @@ async def _check_cluster(hubless: Hubless, report: Report, each: ClusterHealth) 
         )
         return
     workers = await pollers(hubless, names.cluster_queue(name), TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY)
-    served = f"; {_count(len(workers), 'worker')} on {names.cluster_queue(name)}"
+    served = f"; {counted(len(workers), 'worker')} on {names.cluster_queue(name)}"
     version = f", Kubernetes {each.version}" if each.version else ""
     if workers:
         report.good(f"{name} answers{version}{served}")
@@ -352,4 +349,4 @@ def _say_volumes(report: Report, app: AppSpec, volumes: list[Volume], store: Sto
             f"{app.namespace}"
         )
     else:
-        report.good(f"{where}: {_count(len(volumes), 'volume')} in store {store.profile}")
+        report.good(f"{where}: {counted(len(volumes), 'volume')} in store {store.profile}")

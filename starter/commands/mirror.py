@@ -13,6 +13,7 @@ from ramen import mirrorview, names
 from ramen.app import AppRef
 from ramen.mirrorview import StoreCopy
 from ramen.s3layout import ClusterStatusDocument, HistoryDocument, LockDocument
+from ramen.words import counted
 from starter import complete, console, exitcodes, mirrored, output
 from starter.durations import clock, precise, since
 from starter.failures import Refused
@@ -123,17 +124,13 @@ def everything(seen: MirrorSeen) -> list[str]:
 def one(wanted: AppRef, seen: MirrorSeen) -> list[str]:
     """All that each store holds of one application."""
     held = seen.applications.get(wanted, {})
-    lines = [f"{wanted.name} ({wanted.namespace}) in {_count(len(seen.stores), 'store')}"]
+    lines = [f"{wanted.name} ({wanted.namespace}) in {counted(len(seen.stores), 'store')}"]
     for store in seen.stores:
         if store.profile in held:
             lines += ["", f"{store.profile} ({store.endpoint})", *_copy(held[store.profile])]
     disagreeing = mirrorview.disagreements(held)
     lines += ["", *(f"⚠ The stores disagree: {line}." for line in disagreeing)] if disagreeing else []
     return [*lines, *_clusters(seen), *_stores(seen)]
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def sorted_by_place(seen: MirrorSeen) -> list[tuple[AppRef, dict[str, StoreCopy]]]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ramen.app import ActionKind
+from ramen.words import counted
 from starter import confirm, console, exitcodes, follow
 from starter.client import Hubless
 from starter.durations import clock, precise
@@ -218,7 +219,7 @@ async def _serving(hubless: Hubless, answer: Answer, result: ActionResult, names
     if result.data_as_of:
         parts.append(f"data as of {clock(result.data_as_of)}")
     expected = len(now.view.state.volumes)
-    parts.append(f"{len(result.volumes)} of {max(expected, len(result.volumes))} volumes")
+    parts.append(counted(len(result.volumes), "volume", max(expected, len(result.volumes))))
     parts.append(f"pods {now.pods.ready} of {now.pods.total} Ready")
     console.tell(f"  {console.marked('●', f'Serving on {now.serving}{took}', sys.stderr)}   {', '.join(parts)}")
     for debt in now.view.state.debts:
