@@ -31,7 +31,7 @@ class Verdict(StrEnum):
     ASK = "ask"
     """A person has to say where it is to serve."""
     NOTHING = "nothing"
-    """No cluster and no store knows it, or a hub drives it."""
+    """No cluster and no store knows it, its first protection had hardly begun, or a hub drives it."""
 
 
 class Inference(Wire):
@@ -212,6 +212,17 @@ def own_epoch(look: Observed) -> Epoch | None:
     return None if is_released(look.vrg) else Epoch.of(look.vrg)
 
 
+def is_left_by_deployment(look: Observed) -> bool:
+    """Whether a VRG is the Secondary of a protection that never ended: a deployment made it, and nothing was ever
+    recorded as protected. It promises nothing and holds nothing, so a new deployment may take it over."""
+    return (
+        look.role == "secondary"
+        and own_epoch(look) is not None
+        and _annotation(look, names.ACTION) == ActionKind.DEPLOY.value
+        and not _annotation(look, names.VOLUMES)
+    )
+
+
 def _without_vrg(seen: Evidence, silent: list[str], newest: Epoch | None) -> Inference:
     if not silent:
         return Inference(
@@ -253,13 +264,21 @@ def _without_primary(seen: Evidence, vrgs: dict[str, Observed], silent: list[str
             f"-n {seen.app.namespace} --to {next(iter(vrgs))}",
             epoch=newest,
         )
+    if len(vrgs) < len(seen.looks) and all(map(is_left_by_deployment, vrgs.values())):
+        return Inference(
+            verdict=Verdict.NOTHING,
+            why=f"its protection was cut off in the beginning: {' and '.join(vrgs)} has a Secondary VRG without any "
+            "volume, and no other cluster has one",
+            plan=f"Protect it again: hubless protect {seen.app.name} -n {seen.app.namespace}",
+            epoch=newest,
+        )
     quiesced = [c for c, look in vrgs.items() if ((look.vrg or {}).get("spec") or {}).get("action") == "Relocate"]
     if len(quiesced) == 1 and seen.decided in vrgs and seen.decided != quiesced[0]:
         why = f"every cluster is Secondary; {quiesced[0]} was demoted by a relocate, but the stores name {seen.decided}"
         return _ask(seen, newest, why, list(vrgs))  # the store that knew of a later decision may be silent
     source = seen.decided if seen.decided in vrgs else quiesced[0] if len(quiesced) == 1 else None
     if source is None:
-        return _ask(seen, newest, "every cluster is Secondary, and nothing says which one served last", list(vrgs))
+        return _ask(seen, newest, "every VRG is Secondary, and nothing says which cluster served last", list(vrgs))
     return Inference(
         verdict=Verdict.BRING_BACK,
         serving=source,

@@ -28,6 +28,7 @@ with workflow.unsafe.imports_passed_through():
     from ramen.app import ActionKind, AppSpec, Observed
     from ramen.epoch import Epoch
     from ramen.errors import HublessError, Refused, Superseded
+    from ramen.recovery import is_left_by_deployment
     from workflows import attributes, mirroring, view
     from workflows import state as decide
     from workflows.inputs import (
@@ -282,7 +283,7 @@ class DRPlacementControl:
         for surveyed in (first, *others):
             if surveyed.unsupported:
                 raise Refused(f"{state.name} cannot be protected yet: {'; '.join(surveyed.unsupported)}")
-            if surveyed.observed.vrg is not None:
+            if surveyed.observed.vrg is not None and not (surveyed is not first and _is_left_over(surveyed.observed)):
                 raise Refused(
                     f"{surveyed.observed.cluster} has a VRG {state.name} that this installation does not drive. "
                     f"Take it over: hubless adopt {state.name} -n {state.namespace}, or delete it first"
@@ -727,6 +728,11 @@ class DRPlacementControl:
 
     def _show(self) -> None:
         workflow.set_current_details(view.page(self._state))
+
+
+def _is_left_over(peer: Observed) -> bool:
+    """Whether a peer's VRG is all that an earlier deployment left, whose workflow was lost."""
+    return is_left_by_deployment(peer) and workflow.patched("protects-again")
 
 
 def _as_move(request: UnprotectRequest | ReleaseRequest) -> MoveRequest:

@@ -171,6 +171,9 @@ class Judge:
             return wrong  # adopted: what moved it here began at a time that nobody knows any more
         if record.outcome is not Outcome.DONE or record.kind not in (ActionKind.FAILOVER, ActionKind.RELOCATE):
             return wrong
+        there = [version for version in invariants.vrgs(recording) if version.cluster == record.target]
+        if there and all(version.role == invariants.PRIMARY for version in there):
+            return wrong  # brought back before its relocate had taken anything from it: nothing was promoted
         ledger = self.driver.ledger()
         try:
             figures = ledger.switch(app.namespace, app.name, run.lane.asked)

@@ -26,9 +26,10 @@ def vrg(
     flag: str = "",
     claimed_by: str = "",
     decided_in: str = "",
+    volumes: str = "",
 ) -> Observed:
     annotations = {names.EPOCH: epoch, names.DECISION: decision, names.PREVIOUS: previous}
-    annotations |= {names.ACTION: claimed_by, names.DECISION_EPOCH: decided_in}
+    annotations |= {names.ACTION: claimed_by, names.DECISION_EPOCH: decided_in, names.VOLUMES: volumes}
     body: dict[str, Any] = {
         "metadata": {"name": "shop", "namespace": "web", "annotations": annotations},
         "spec": {"replicationState": role, "action": action} | ({flag: True} if flag else {}),
@@ -104,6 +105,29 @@ def case(
             Verdict.ADOPT,
             "dr1",
             stores=("s3-dr2",),
+        ),
+        case(
+            "a protection that had hardly begun is begun again",
+            [gone("dr1"), vrg("dr2", "secondary", claimed_by="Deploy")],
+            Verdict.NOTHING,
+            says="hubless protect shop -n web",
+        ),
+        case(
+            "unless its VRG has volumes: then the Primary was lost, and a person decides",
+            [gone("dr1"), vrg("dr2", "secondary", claimed_by="Deploy", volumes='[{"name": "data"}]')],
+            Verdict.ASK,
+            says="nothing says which cluster served last",
+        ),
+        case(
+            "unless a move came after it",
+            [gone("dr1"), vrg("dr2", "secondary", claimed_by="Failover")],
+            Verdict.ASK,
+        ),
+        case(
+            "unless the other cluster is silent: it may be Primary (unknown is not absent)",
+            [silent("dr1"), vrg("dr2", "secondary", claimed_by="Deploy")],
+            Verdict.ADOPT,
+            "dr1",
         ),
         case("nothing anywhere is nothing to adopt", [gone("dr1"), gone("dr2")], Verdict.NOTHING, says="protect"),
         case(

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from temporalio.client import WorkflowFailureError
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
@@ -56,6 +56,35 @@ async def test_consent_to_something_else_than_what_is_inferred_now_does_nothing(
     assert not (await adopt(shop, shown=shown)).adopted
     assert not world.did("claim_epoch")
     assert (await adopt(shop, shown=looked.inference)).adopted
+
+
+async def test_a_protection_that_was_cut_off_before_its_primary_is_begun_again(shop: Application, world: World) -> None:
+    """The peer's Secondary VRG is written beside the Primary, so it may be all that there is."""
+    await shop.protect()
+    await shop.protected()
+    await forgotten(shop)
+    del world.vrgs["dr1"]
+    world.vrgs["dr2"]["metadata"]["annotations"] = {names.EPOCH: "1.t1", names.ACTION: "Deploy"}
+    held = await adopt(shop)
+    assert (held.inference.verdict, held.adopted) == (Verdict.NOTHING, False)
+    assert f"hubless protect {shop.name} -n web" in held.inference.plan
+    assert (await shop.ended((await shop.protect()).workflow_id)).outcome is Outcome.DONE
+    status = await shop.protected()
+    assert (status.state.decision.cluster, world.role("dr1"), world.role("dr2")) == ("dr1", "primary", "secondary")
+    assert status.state.epoch is not None
+    assert status.state.epoch.number == 2
+
+
+async def test_a_vrg_that_holds_volumes_is_not_taken_over_by_a_protection(shop: Application, world: World) -> None:
+    await shop.protect()
+    await shop.protected()
+    await forgotten(shop)
+    del world.vrgs["dr1"]
+    recorded = {names.EPOCH: "1.t1", names.ACTION: "Deploy", names.VOLUMES: '[{"name": "data-0"}]'}
+    world.vrgs["dr2"]["metadata"]["annotations"] = recorded
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await shop.protect()
+    assert "hubless adopt" in str(refused.value.cause)
 
 
 async def test_an_idle_application_is_held_again_and_moves(shop: Application, world: World) -> None:
