@@ -38,6 +38,9 @@ CALL_SECONDS = 5.0
 OWN_KUBECONFIG = os.path.expanduser("~/.kube/config")
 """Where a person's kubeconfig is when KUBECONFIG names none."""
 
+READINESS = "/readyz"
+"""Answers whomever asks, by the server's own default, and fails until its caches are filled."""
+
 WATCH_GRACE_SECONDS = 5.0
 """Client-side limit of a watch beyond the server-side one, so that a frozen server cannot hold it for ever."""
 
@@ -215,16 +218,30 @@ class DirectAccess:
     async def _request(
         self, method: str, path: str, query: dict[str, str] | None, body: Object | None, what: str
     ) -> Object:
+        status, text = await self._answer(method, path, query, body, what)
+        if status == 403:
+            # An API server that was just started refuses everybody until it has read its roles, and would pass for one
+            # where rights were lost, for which a person is waited for.
+            ready, _ = await self._answer("GET", READINESS, None, None, what)
+            if ready >= 500:
+                raise ServerBusy(f"{what}: the API server is starting and knows no permissions yet (403)")
+            # It may have become ready in between; what it refused was not carried out.
+            status, text = await self._answer(method, path, query, body, what)
+        if status >= 400:
+            raise _error(status, text, what)
+        return _parsed(text, what) if text else {}
+
+    async def _answer(
+        self, method: str, path: str, query: dict[str, str] | None, body: Object | None, what: str
+    ) -> tuple[int, str]:
+        """Status and text of an answer, whichever it is; raises `ClusterUnreachable` without one."""
         try:
             response = await self._send(method, path, query, body, self._seconds)
-            text = (await response.read()).decode(errors="replace")
+            return response.status, (await response.read()).decode(errors="replace")
         except TimeoutError as err:
             raise ClusterUnreachable(f"{what}: no answer in {self._seconds:g} s") from err
         except (aiohttp.ClientError, OSError) as err:
             raise ClusterUnreachable(f"{what}: {_short(err)}") from err
-        if response.status >= 400:
-            raise _error(response.status, text, what)
-        return _parsed(text, what) if text else {}
 
     async def _send(
         self, method: str, path: str, query: dict[str, str] | None, body: Object | None, seconds: float

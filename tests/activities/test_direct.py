@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from activities.access.direct import DirectAccess
-from ramen.errors import Invalid, ServerBusy
+from ramen.errors import Forbidden, HublessError, Invalid, ServerBusy
 from ramen.kinds import NAMESPACE
 
 
@@ -31,6 +31,13 @@ async def answering(text: str) -> AsyncIterator[DirectAccess]:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(text=text)
 
+    async with serving(answer) as access:
+        yield access
+
+
+@asynccontextmanager
+async def serving(answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[DirectAccess]:
+    """A client of a server that answers like this."""
     page = web.Application()
     page.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(page, access_log=None)
@@ -52,6 +59,35 @@ async def test_what_is_no_api_server_says_nothing_about_any_object(text: str) ->
         with pytest.raises(ServerBusy, match="what answers there is no API server"):
             async for _ in access.watch(NAMESPACE, "1"):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("is_ready", "refusals", "error"),
+    [(False, 1, ServerBusy), (True, 1, None), (True, 2, Forbidden)],
+    ids=["it is starting: to be asked again", "it has just become ready", "the right is missing"],
+)
+async def test_an_api_server_that_is_starting_refuses_everybody(
+    is_ready: bool, refusals: int, error: type[HublessError] | None
+) -> None:
+    """Its roles are not read yet; a clean-up that met that waited for a person."""
+    left = refusals
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal left
+        if request.path == "/readyz":
+            return web.Response(status=200 if is_ready else 500)
+        if left:
+            left -= 1
+            return web.json_response({"message": "forbidden", "reason": "Forbidden"}, status=403)
+        return web.json_response({"metadata": {"name": "kube-system"}})
+
+    async with serving(answer) as access:
+        if error is None:
+            assert await access.read(NAMESPACE, "kube-system")
+        else:
+            with pytest.raises(error):
+                await access.read(NAMESPACE, "kube-system")
+    assert left == 0
 
 
 GARBAGE = b64encode(b"garbage").decode()
