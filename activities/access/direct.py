@@ -38,8 +38,8 @@ CALL_SECONDS = 5.0
 OWN_KUBECONFIG = os.path.expanduser("~/.kube/config")
 """Where a person's kubeconfig is when KUBECONFIG names none."""
 
-READINESS = "/readyz"
-"""Answers whomever asks, by the server's own default, and fails until its caches are filled."""
+ANYBODY_MAY_ASK = "/version"
+"""By the server's own role `system:public-info-viewer`; whether a cluster answers is asked there too."""
 
 WATCH_GRACE_SECONDS = 5.0
 """Client-side limit of a watch beyond the server-side one, so that a frozen server cannot hold it for ever."""
@@ -156,7 +156,7 @@ class DirectAccess:
 
     async def version(self) -> str:
         """See `ClusterAccess.version`."""
-        found = await self._request("GET", "/version", None, None, f"version of {self.name}")
+        found = await self._request("GET", ANYBODY_MAY_ASK, None, None, f"version of {self.name}")
         return str(found.get("gitVersion", "unknown"))
 
     async def watch(
@@ -220,12 +220,12 @@ class DirectAccess:
     ) -> Object:
         status, text = await self._answer(method, path, query, body, what)
         if status == 403:
-            # An API server that was just started refuses everybody until it has read its roles, and would pass for one
-            # where rights were lost, for which a person is waited for.
-            ready, _ = await self._answer("GET", READINESS, None, None, what)
-            if ready >= 500:
-                raise ServerBusy(f"{what}: the API server is starting and knows no permissions yet (403)")
-            # It may have become ready in between; what it refused was not carried out.
+            # An API server that was just started refuses everything until it has read its roles (measured). It would
+            # pass for one where a right was lost, for which a person is waited for.
+            asked, _ = await self._answer("GET", ANYBODY_MAY_ASK, None, None, what)
+            if asked != 200:
+                raise ServerBusy(f"{what}: the API server refuses whatever it is asked (403), as one that is starting")
+            # It may have read them in between; what it refused was not carried out.
             status, text = await self._answer(method, path, query, body, what)
         if status >= 400:
             raise _error(status, text, what)

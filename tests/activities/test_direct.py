@@ -62,24 +62,20 @@ async def test_what_is_no_api_server_says_nothing_about_any_object(text: str) ->
 
 
 @pytest.mark.parametrize(
-    ("is_ready", "refusals", "error"),
-    [(False, 1, ServerBusy), (True, 1, None), (True, 2, Forbidden)],
-    ids=["it is starting: to be asked again", "it has just become ready", "the right is missing"],
+    ("refusals", "error"),
+    [(2, ServerBusy), (1, None)],
+    ids=["everything is refused: to be asked again", "it has just become ready"],
 )
 async def test_an_api_server_that_is_starting_refuses_everybody(
-    is_ready: bool, refusals: int, error: type[HublessError] | None
+    refusals: int, error: type[HublessError] | None
 ) -> None:
     """Its roles are not read yet; a clean-up that met that waited for a person."""
     left = refusals
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(_: web.Request) -> web.Response:
         nonlocal left
-        if request.path == "/readyz":
-            return web.Response(status=200 if is_ready else 500)
-        if left:
-            left -= 1
-            return web.json_response({"message": "forbidden", "reason": "Forbidden"}, status=403)
-        return web.json_response({"metadata": {"name": "kube-system"}})
+        left -= 1
+        return refused() if left >= 0 else web.json_response({"metadata": {"name": "kube-system"}})
 
     async with serving(answer) as access:
         if error is None:
@@ -87,7 +83,19 @@ async def test_an_api_server_that_is_starting_refuses_everybody(
         else:
             with pytest.raises(error):
                 await access.read(NAMESPACE, "kube-system")
-    assert left == 0
+
+
+async def test_a_right_that_is_missing_is_said() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"gitVersion": "v1.36.3"}) if request.path == "/version" else refused()
+
+    async with serving(answer) as access:
+        with pytest.raises(Forbidden, match="forbidden"):
+            await access.read(NAMESPACE, "kube-system")
+
+
+def refused() -> web.Response:
+    return web.json_response({"message": "forbidden", "reason": "Forbidden"}, status=403)
 
 
 GARBAGE = b64encode(b"garbage").decode()
