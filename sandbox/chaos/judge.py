@@ -172,7 +172,8 @@ class Judge:
         if record.outcome is not Outcome.DONE or record.kind not in (ActionKind.FAILOVER, ActionKind.RELOCATE):
             return wrong
         there = [version for version in invariants.vrgs(recording) if version.cluster == record.target]
-        if there and all(version.role == invariants.PRIMARY for version in there):
+        stayed = bool(there) and all(version.role == invariants.PRIMARY for version in there)
+        if stayed and record.kind is ActionKind.FAILOVER:
             return wrong  # brought back before its relocate had taken anything from it: nothing was promoted
         ledger = self.driver.ledger()
         try:
