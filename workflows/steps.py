@@ -396,6 +396,9 @@ class Action:
             if stop.kind is StopKind.ABORT:
                 self.aborting = stop.reason or "no reason given"
                 self.show()
+                if workflow.patched("abort-stops-first"):
+                    # While the answer is on its way the body could pass the point that was just found not passed.
+                    self._begin_to_end(running)
                 await self._answer_stop(True, "undoing")
             await self._end(running)
             if not running.cancelled() and running.exception() is None:
@@ -430,10 +433,15 @@ class Action:
                 await self._end(undoing)
                 return self.ended(Outcome.SUPERSEDED, stop.reason or "a newer action took over")
 
-    async def _end(self, task: asyncio.Future[ActionResult]) -> None:
-        """Cancels a body and waits until its activities have ended, so that the next writer does not overlap."""
+    def _begin_to_end(self, task: asyncio.Future[ActionResult]) -> None:
+        """Cancels a body: it takes no step any more, and its activities learn of it."""
         self._ending = True
         task.cancel()
+
+    async def _end(self, task: asyncio.Future[ActionResult]) -> None:
+        """Cancels a body and waits until its activities have ended, so that the next writer does not overlap."""
+        if not self._ending:
+            self._begin_to_end(task)
         while await self._is_cancelled_before(task.done):
             pass  # it ends already
         self._ending = False

@@ -8,13 +8,14 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from pydantic import BaseModel
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import SearchAttributeKey
@@ -22,7 +23,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Worker
+from temporalio.worker import Interceptor, Worker
 
 from activities.contracts import ProtectRequest
 from ramen import names
@@ -47,6 +48,26 @@ async def temporal() -> AsyncIterator[Client]:
         dev_server_log_level="error",
     ) as env:
         yield env.client
+
+
+View = TypeVar("View", bound=BaseModel)
+
+
+async def _polled(read: Callable[[], Awaitable[View]], condition: Callable[[View], Any], seconds: float) -> View:
+    """Reads until a condition holds.
+
+    Raises:
+        AssertionError: it did not in time; with what was read last, without which a rare failure stays a riddle.
+    """
+    view: View | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            while not condition(view := await read()):
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        last = view.model_dump_json(indent=1, exclude_defaults=True) if view else "no answer at all"
+        raise AssertionError(f"not within {seconds:.0f} s; last read: {last}") from None
+    return view
 
 
 class Application:
@@ -100,10 +121,7 @@ class Application:
 
     async def steps_until(self, workflow_id: str, condition: Callable[[StepsView], Any]) -> StepsView:
         """Polls the steps of an action until a condition holds; the limit is the test's own."""
-        async with asyncio.timeout(20):
-            while not condition(view := await self.steps(workflow_id)):
-                await asyncio.sleep(0.05)
-        return view
+        return await _polled(lambda: self.steps(workflow_id), condition, 20)
 
     async def has_event(self, workflow_id: str, kind: EventType.ValueType) -> bool:
         """Whether the history of a workflow has an event of this kind by now."""
@@ -112,10 +130,7 @@ class Application:
 
     async def until(self, condition: Callable[[StatusView], bool], seconds: float = 20) -> StatusView:
         """Polls the status until a condition holds; the limit is the test's own."""
-        async with asyncio.timeout(seconds):
-            while not condition(view := await self.status()):
-                await asyncio.sleep(0.05)
-        return view
+        return await _polled(self.status, condition, seconds)
 
     async def protected(self) -> StatusView:
         return await self.until(lambda view: not view.child and not view.state.debts and bool(view.state.protected))
@@ -156,7 +171,15 @@ async def record(client: Client, folder: Path, test: str, name: str) -> None:
 
 
 @pytest.fixture
-async def shop(temporal: Client, world: World, request: pytest.FixtureRequest) -> AsyncIterator[Application]:
+def interceptors() -> list[Interceptor]:
+    """What a test puts between a workflow and the server, by a parameter of this name."""
+    return []
+
+
+@pytest.fixture
+async def shop(
+    temporal: Client, world: World, interceptors: list[Interceptor], request: pytest.FixtureRequest
+) -> AsyncIterator[Application]:
     """An application that is not protected yet; workers serve all queues from the test's world."""
     activities = world.activities()
     queues = [names.CONTROL_QUEUE]
@@ -171,6 +194,7 @@ async def shop(temporal: Client, world: World, request: pytest.FixtureRequest) -
                     activities=activities,
                     workflows=WORKFLOWS if queue == names.CONTROL_QUEUE else [],
                     workflow_runner=sandbox_runner(),
+                    interceptors=interceptors,
                     graceful_shutdown_timeout=timedelta(0),
                     max_heartbeat_throttle_interval=timedelta(milliseconds=200),
                 )

@@ -5,7 +5,17 @@ What was promoted by then holds the application's data; nothing of it may be dem
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from temporalio import workflow
+from temporalio.worker import (
+    Interceptor,
+    SignalExternalWorkflowInput,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
 
 from activities.contracts import Gate
 from ramen.app import Volume
@@ -235,6 +245,55 @@ async def test_a_failover_that_overruled_another_one_can_be_aborted(shop: Applic
     assert (await shop.ended(second.workflow_id)).outcome is Outcome.ABORTED
     await shop.protected()
     assert (world.role("dr1"), world.role("dr2")) == ("primary", "secondary")
+
+
+class LateAnswers(Interceptor):
+    """What an action answers to an abort reaches the entity late, as where Temporal is busy."""
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:
+        return _Late
+
+
+class _Late(WorkflowInboundInterceptor):
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        super().init(_LateOutbound(outbound))
+
+
+class _LateOutbound(WorkflowOutboundInterceptor):
+    async def signal_external_workflow(self, input: SignalExternalWorkflowInput) -> None:
+        if input.signal == "stop_answered":
+            await workflow.sleep(1)
+        await super().signal_external_workflow(input)
+
+
+late_answers = pytest.mark.parametrize("interceptors", [[LateAnswers()]], ids=["answered late"])
+
+
+async def aborted_when_it_can_go_on(shop: Application, world: World, workflow_id: str) -> None:
+    """Aborts an action that waits, and lets what it waits for come true before the entity hears that it is undone."""
+    aborting = asyncio.create_task(shop.update("abort", OperatorRequest(reason="a mistake")))
+    await shop.steps_until(workflow_id, lambda view: view.aborting)
+    world.hold.clear()
+    await aborting
+    assert (await shop.ended(workflow_id)).outcome is Outcome.ABORTED
+    await shop.protected()
+    assert (world.role("dr1"), world.role("dr2")) == ("primary", "secondary")
+
+
+@late_answers
+async def test_a_failover_that_is_being_aborted_does_not_decide_any_more(shop: Application, world: World) -> None:
+    """S5: what it waited for came true while its answer to the abort was on its way."""
+    moving = await promoted_and_held(shop, world)
+    await aborted_when_it_can_go_on(shop, world, moving)
+    assert "dr2" not in world.did("publish_decision", "dr2")
+
+
+@late_answers
+async def test_a_relocate_that_is_being_aborted_does_not_promote_any_more(shop: Application, world: World) -> None:
+    """S5, S1: its target and the source that is made primary again would both be Primary."""
+    moving = await relocate_that_hangs_in_its_demotion(shop, world)
+    await aborted_when_it_can_go_on(shop, world, moving)
+    assert "primary" not in world.did("write_vrg", "dr2")
 
 
 async def test_the_facts_of_an_action_come_true_after_a_request_that_took_an_epoch_and_was_refused(
