@@ -49,6 +49,8 @@ class Known:
     """The spec that every copy should have."""
     accepted: frozenset[str] = frozenset()
     """IDs of requests that were accepted."""
+    answering: str = ""
+    """ID of the request that is being looked into: it may be accepted, and have moved the epoch already."""
     why: str = ""
     """UNKNOWN: what did not answer."""
 
@@ -58,6 +60,7 @@ class Written:
     """The note of what Hubless last wrote on a copy."""
 
     uid: str
+    """Of the object that it is on; empty on a copy that was made just now, for its UID is known only afterwards."""
     epoch: Epoch | None
     spec: dict[str, Any]
 
@@ -74,7 +77,10 @@ class Written:
             note = cls(str(found["uid"]), Epoch.parse(found["epoch"]), dict(found["spec"]))
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
-        return note if note.uid == obj["metadata"].get("uid") else None
+        if note.uid:
+            return note if note.uid == obj["metadata"].get("uid") else None
+        is_untouched = obj["metadata"].get("generation", 1) == 1 and not changed(note.spec, obj["spec"])
+        return note if is_untouched else None
 
 
 class Do(StrEnum):
@@ -125,6 +131,17 @@ def request_id(cluster: str, obj: dict[str, Any]) -> str:
     return f"kubectl/{cluster}/{metadata['uid']}/{metadata.get('generation', 1)}"
 
 
+def is_being_answered(cluster: str, obj: dict[str, Any], known: Known) -> bool:
+    """Whether the workflow is looking into what this version of the object asked for, at whichever attempt."""
+    return _asked_by(cluster, obj, known.answering)
+
+
+def _asked_by(cluster: str, obj: dict[str, Any], request: str) -> bool:
+    """Whether a request is of this version of the object: at a later attempt its ID has one part more."""
+    mine = request_id(cluster, obj)
+    return request == mine or request.startswith(f"{mine}/")
+
+
 def decide(
     cluster: str,
     obj: dict[str, Any] | None,
@@ -149,6 +166,8 @@ def decide(
     written = Written.of(obj)
     if known.entity is Entity.PROTECTED and written and _is_older(known, written):
         return _from_a_backup(obj, known, written)
+    if is_being_answered(cluster, obj, known):
+        return _undecided(obj)
     match known.entity:
         case Entity.UNKNOWN:
             edited = written is None or changed(written.spec, obj["spec"])
@@ -305,7 +324,7 @@ def _edited(cluster: str, obj: dict[str, Any], known: Known, written: Written) -
     if not fields or _is_accepted(cluster, obj, known):
         wanted = to_write(obj, known)
         up_to_date = written.epoch == known.epoch and not changed(obj["spec"], wanted)
-        up_to_date = up_to_date and not changed(written.spec, wanted)
+        up_to_date = up_to_date and bool(written.uid) and not changed(written.spec, wanted)
         return NOTHING if up_to_date else Step(Do.WRITE)
     if written.epoch != known.epoch:
         was = written.epoch.number if written.epoch else "none"
@@ -318,10 +337,14 @@ def _edited(cluster: str, obj: dict[str, Any], known: Known, written: Written) -
     return _asked(fields, obj["spec"], known)
 
 
+def _undecided(obj: dict[str, Any]) -> Step:
+    """An epoch that moved may be the request's own: neither a refusal nor a second request may come of it."""
+    return Step(Do.WAIT, f"not decided yet: the workflow of {_label(obj)} is looking into it")
+
+
 def _is_accepted(cluster: str, obj: dict[str, Any], known: Known) -> bool:
-    """Whether this edit was accepted, at the first attempt or at a later one, whose ID has one part more."""
-    mine = request_id(cluster, obj)
-    return any(each == mine or each.startswith(f"{mine}/") for each in known.accepted)
+    """Whether this edit was accepted, at the first attempt or at a later one."""
+    return any(_asked_by(cluster, obj, each) for each in known.accepted)
 
 
 def _asked(fields: list[str], spec: dict[str, Any], known: Known) -> Step:
@@ -381,6 +404,8 @@ def _deleted(cluster: str, obj: dict[str, Any], known: Known, can_make: bool, ha
             return NOTHING
         case Entity.PROTECTED if written and _is_older(known, written):
             return _from_a_backup(obj, known, written)
+        case _ if is_being_answered(cluster, obj, known):
+            return _undecided(obj)
         case Entity.PROTECTED if written is None or written.epoch != known.epoch:
             return Step(
                 Do.MAKE_AGAIN, f"the copy that was deleted was older than the application and is made again. {how}"

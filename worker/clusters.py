@@ -247,13 +247,20 @@ class Clusters:
                 member = Member(name, f"Secret {self._namespace}/{cluster.kubeconfig_secret}")
                 self._members[name] = member
                 self._members_changed()
-            member.uid = cluster.cluster_uid
+            before, member.uid = member.uid, cluster.cluster_uid
+            is_another = bool(before) and before != member.uid
+            if is_another:
+                # Open watches and views of the cluster before must not go on under this name (S11).
+                member.gate.shut(f"the ClusterRegistry has another clusterUID for {name}, which is being checked")
+                await member.session.close()
             if not member.uid:
                 self._say(f"the ClusterRegistry has no clusterUID for {name}: a wrong kubeconfig would go unnoticed")
             if name != self.own:
                 member.source = f"Secret {self._namespace}/{cluster.kubeconfig_secret}"
                 await self._use_secret(member, contents.get(cluster.kubeconfig_secret))
             self._start(member)
+            if is_another:
+                member.look_now.set()
 
     async def _use_secret(self, member: Member, data: dict[str, str] | None) -> None:
         if data is None or names.KUBECONFIG_KEY not in data:

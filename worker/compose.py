@@ -34,6 +34,7 @@ from worker.drpcs import Keeper
 from worker.entities import Entities
 from worker.health import Figures, HealthServer
 from worker.isolation import Contact
+from worker.members import Members
 from worker.policies import PolicyKeeper
 from worker.pool import Pool
 from worker.reach import Reach
@@ -250,19 +251,7 @@ class Process:
         self._spawn(self._connection.follow(), "temporal health")
         self._spawn(self._hinter.run(), "hints")
         self._spawn(self._watch_pool(self._pool), "pool")
-        joined: set[str] = set()
-        while True:
-            revision = self.clusters.revision
-            wanted = set(self.clusters.names())
-            for cluster in joined - wanted:
-                await self._pool.leave(cluster)
-                await self.watches.leave(cluster)
-            # Leaving takes its time, in which another cluster may leave the registry.
-            present = wanted & set(self.clusters.names())
-            for cluster in sorted(present - joined):
-                self._join(cluster, self._pool, self._hinter)
-            joined = present
-            await self.clusters.changed_since(revision)
+        await Members(self.clusters, partial(self._join, pool=self._pool, hinter=hinter), self._leave).run()
 
     def _make_pool(self, client: Client) -> Pool:
         settings = self._settings
@@ -287,6 +276,11 @@ class Process:
         gate = self.clusters.gate(cluster)
         gate.on_change(lambda is_open, was_known: self._gate_moved(cluster, is_open, was_known))
         pool.join(cluster, gate)
+
+    async def _leave(self, cluster: str) -> None:
+        if self._pool is not None:
+            await self._pool.leave(cluster)
+        await self.watches.leave(cluster)
 
     def _gate_moved(self, cluster: str, is_open: bool, was_known: bool) -> None:
         """A cluster that was away and answers again: every application there may owe it something (S8)."""

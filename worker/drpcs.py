@@ -24,7 +24,18 @@ from activities.contracts import ProtectRequest
 from activities.waiting import Key, KindWatch, object_key
 from ramen import names
 from ramen.desired import is_released
-from ramen.drpc_edits import ASKS, Do, Entity, Known, Step, Written, decide, request_id, to_write
+from ramen.drpc_edits import (
+    ASKS,
+    Do,
+    Entity,
+    Known,
+    Step,
+    Written,
+    decide,
+    is_being_answered,
+    request_id,
+    to_write,
+)
 from ramen.epoch import Epoch
 from ramen.errors import AlreadyExists, Conflict, HublessError, NotFound, Refused
 from ramen.kinds import DRPC, EVENT, NAMESPACE
@@ -286,6 +297,9 @@ class Keeper:
                 app.ask = app.urgent = True
                 await self._learn(key, app)
                 step = judged()
+            if obj is not None and is_being_answered(self.cluster, obj, app.known):
+                app.ask = True  # no change of an object tells of its answer
+                self._again(app)
             await self._carry_out(step, key, obj, app, seen)
 
     async def _carry_out(
@@ -360,7 +374,12 @@ class Keeper:
                 await entities.protect(request, ask_id, requester)
             elif step.do is Do.UNPROTECT:
                 unprotect = UnprotectRequest(
-                    request_id=ask_id, requester=requester, reason="DRPC deleted", basis_epoch=basis
+                    request_id=ask_id,
+                    requester=requester,
+                    reason="DRPC deleted",
+                    basis_epoch=basis,
+                    # The decision of a move that runs comes under the epoch that was known before it (S7).
+                    basis_serving=app.known.serving,
                 )
                 await entities.send(namespace, name, "unprotect", unprotect)
             else:
@@ -396,7 +415,11 @@ class Keeper:
         if obj is None:
             return await self._make(key, app.known) if step.do is Do.MAKE else None
         match step.do:
-            case Do.WRITE | Do.RESTORE:
+            case Do.RESTORE:
+                # Told first: once it is written, nothing shows any more that there was an edit.
+                await self._event(obj, app, "Warning", "DRPCEditRefused", step.message)
+                return await self._write(obj, app.known)
+            case Do.WRITE:
                 obj = await self._write(obj, app.known)
             case Do.RELEASE | Do.MAKE_AGAIN:
                 if step.message:
@@ -418,12 +441,15 @@ class Keeper:
         return obj
 
     async def _make(self, key: Key, known: Known) -> Object:
+        # Made with a note, or it is a user's new object once this worker died before the next write.
+        note = Written("", known.epoch, dict(known.spec)).to_text()
         body: Object = {
             "metadata": {
                 "name": key[1],
                 "namespace": key[0],
                 "finalizers": [names.DRPC_FINALIZER],
                 "labels": {names.CREATED_BY_RAMEN: "true"},
+                "annotations": {names.WRITTEN: note},
             },
             "spec": dict(known.spec),
         }

@@ -81,7 +81,7 @@ class Entities:
             if err.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.FAILED_PRECONDITION):
                 return Known(Entity.UNKNOWN, why=f"no worker answers for {names.entity_id(namespace, name)}"), None
             return Known(Entity.UNKNOWN, why="Temporal does not answer"), None
-        return known(view.state), view if view.state.app is not None else None
+        return known(view.state, view.answering), view if view.state.app is not None else None
 
     async def protect(self, request: ProtectRequest, request_id: str, requester: str) -> Answer:
         """Protects an application. Raises `Refused` with the reason, `NoAnswer`, `ClusterUnreachable`."""
@@ -124,16 +124,17 @@ class Entities:
         return answer
 
 
-def known(state: AppState) -> Known:
-    """The part of an application's state that copies depend on."""
+def known(state: AppState, answering: str = "") -> Known:
+    """The part of an application's state that copies depend on, with the request that is being looked into."""
     if state.app is None:
-        return Known(Entity.ABSENT)
+        return Known(Entity.ABSENT, answering=answering)
     return Known(
         Entity.LEAVING if is_leaving(state) else Entity.PROTECTED,
         serving=state.decision.cluster or "",
         epoch=state.epoch,
         spec=copy_spec(state),
         accepted=frozenset(state.answers),
+        answering=answering,
     )
 
 

@@ -41,6 +41,7 @@ from ramen.objects import DRCluster, DRPolicy
 from ramen.peerclasses import Classes
 from ramen.policies import DRCLUSTER_FIXED, POLICY_FIXED, Sight, drcluster_status, policy_status, say_copies
 from worker.gate import Gate
+from worker.members import is_member
 from worker.storelooks import AGAIN_SECONDS, BEAT_SECONDS, Profiles, StoreLooks
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ class View:
     """What is seen of one cluster."""
 
     watches: dict[Kind, KindWatch]
+    gate: Gate
+    """Of the cluster that it is a view of: one that left the registry and came back has another."""
     since: float
     """Monotonic: when everything there was known the last time, or when watching began."""
     uid: str = ""
@@ -188,13 +191,12 @@ class PolicyKeeper:
 
     async def follow_members(self) -> None:
         """Watches every cluster of the registry, and no other."""
-        wanted = set(self._members.names())
-        for name in self._views.keys() - wanted:
+        for name in [name for name, view in self._views.items() if not is_member(self._members, name, view.gate)]:
             await self._leave(name)
-        for name in wanted - self._views.keys():
-            watches = {kind: self._watch(name, kind) for kind in KINDS}
-            self._views[name] = view = View(watches, self._now())
-            self._members.gate(name).on_change(partial(self._restart, view))
+        for name in set(self._members.names()) - self._views.keys():
+            watches, gate = {kind: self._watch(name, kind) for kind in KINDS}, self._members.gate(name)
+            self._views[name] = view = View(watches, gate, self._now())
+            gate.on_change(partial(self._restart, view))
             for watch in watches.values():
                 watch.start()
 

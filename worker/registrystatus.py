@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from ramen import names
 from ramen.conditions import Condition, set_condition
-from ramen.errors import HublessError, KindMissing, NotFound
+from ramen.errors import Conflict, HublessError, KindMissing, NotFound
 from ramen.health import AVAILABLE, UNAVAILABLE, UNKNOWN, HealthBook, Sighting, Weight, WriteBudget, weight
 from ramen.kinds import CLUSTER_REGISTRY
 from ramen.objects import ClusterRegistry, ClusterRegistryStatus
@@ -44,6 +44,8 @@ class _Written:
     """What stands on one cluster, as this worker left it."""
 
     status: ClusterRegistryStatus
+    version: str
+    """Resource version of the object that was read or written last: a write is of nothing that came later."""
     budget: WriteBudget
     read_at: float
 
@@ -121,6 +123,9 @@ class RegistryStatus:
             if cluster not in self._written or self.now() >= self._written[cluster].read_at + READ_SECONDS:
                 await self._read(cluster)
             await self._write(cluster)
+        except Conflict as err:
+            log.debug("registry status on %s: %s", cluster, err)
+            self._written[cluster].read_at = float("-inf")  # somebody wrote meanwhile; the next look reads what
         except HublessError as err:
             # A registry that is missing is said by whoever reads it as its own; anything else heals by itself.
             log.debug("registry status on %s: %s", cluster, err)
@@ -135,11 +140,12 @@ class RegistryStatus:
             raise NotFound(f"ClusterRegistry {names.REGISTRY_NAME} on {cluster}")
         status = ClusterRegistry.of(found).status
         self.book.inherit(status.clusters)
+        version = str(found["metadata"].get("resourceVersion") or "")
         now, known = self.now(), self._written.get(cluster)
         if known is None:
-            self._written[cluster] = _Written(status, WriteBudget(now), now)
+            self._written[cluster] = _Written(status, version, WriteBudget(now), now)
         else:
-            known.status, known.read_at = status, now
+            known.status, known.version, known.read_at = status, version, now
 
     async def _write(self, cluster: str) -> None:
         written, now = self._written[cluster], self.now()
@@ -155,10 +161,12 @@ class RegistryStatus:
         urgency = weight(old.clusters, wanted.clusters)
         if any(moved) or old.reporter != wanted.reporter:
             urgency = max(urgency, Weight.FACTS)
-        if not written.budget.allows(now, urgency):
+        # Temporal and the cluster were asked since this worker was found to be the writer.
+        if not written.budget.allows(now, urgency) or not self.is_writer(cluster):
             return
         written.budget.spend(now)
-        await self.clusters.access(cluster).patch(
-            CLUSTER_REGISTRY, names.REGISTRY_NAME, {"status": wanted.model_dump(mode="json")}, subresource="status"
+        patch = {"metadata": {"resourceVersion": written.version}, "status": wanted.model_dump(mode="json")}
+        done = await self.clusters.access(cluster).patch(
+            CLUSTER_REGISTRY, names.REGISTRY_NAME, patch, subresource="status"
         )
-        written.status = wanted
+        written.status, written.version = wanted, str(done["metadata"].get("resourceVersion") or "")

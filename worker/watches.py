@@ -100,8 +100,10 @@ class Watches:
     def seen(self, app: Key) -> dict[str, Object | None]:
         """By cluster: the application's VRG, None where there is none; without clusters that are out of sight."""
         found: dict[str, Object | None] = {}
+        known = self._clusters.names()
         for cluster, watch in self._watches.items():
-            if self._clusters.gate(cluster).is_open and watch.vrgs.live:
+            # One that left the registry is watched for as long as its workers take to end.
+            if cluster in known and self._clusters.gate(cluster).is_open and watch.vrgs.live:
                 vrgs, _ = watch.vrgs.latest(app)
                 found[cluster] = vrgs[0] if vrgs else None
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -190,6 +191,26 @@ def test_a_note_that_nobody_of_us_wrote_is_none(note: str) -> None:
     assert Written.of(obj) is None
 
 
+MADE = drpc(note_uid="", generation=1)
+"""A copy whose maker died before it could note the UID."""
+
+
+@pytest.mark.parametrize(
+    ("known", "do"),
+    [(PROTECTED, Do.WRITE), (UNPROTECTED, Do.DELETE), (ABSENT, Do.WAIT), (LEAVING, Do.NOTHING), (UNKNOWN, Do.NOTHING)],
+    ids=lambda value: getattr(value, "entity", None),
+)
+def test_a_copy_that_was_made_and_not_noted_yet_is_ours(known: Known, do: Do) -> None:
+    assert decide("dr1", MADE, known).do is do
+
+
+def test_a_copy_that_was_changed_before_its_note_is_no_wish_of_ours() -> None:
+    edited = drpc(edit(failoverCluster="dr2"), note_uid="", generation=2)
+    assert decide("dr1", edited, PROTECTED).do is Do.RESTORE
+    gone = drpc(note_uid="", generation=2, **GONE)
+    assert decide("dr1", gone, PROTECTED).do is Do.MAKE_AGAIN
+
+
 def test_a_deletion_elsewhere_is_undone() -> None:
     step = decide("dr2", drpc(**GONE), PROTECTED)
     assert step.do is Do.MAKE_AGAIN
@@ -263,6 +284,48 @@ def test_an_accepted_edit_is_not_asked_again_although_the_epoch_moved() -> None:
     later = Known(Entity.PROTECTED, "dr1", E7, STANDS, frozenset({f"{request_id('dr2', obj)}/again"}))
     assert decide("dr2", obj, later).do is Do.WRITE, "accepted at a later attempt"
     assert decide("dr1", obj, known).do is Do.RESTORE, "the same object on another cluster is another request"
+
+
+NEW = drpc(BASE, None)
+"""An object that somebody created."""
+
+
+@pytest.mark.parametrize("attempt", ["", "/1a2b3c4d"], ids=["first attempt", "later attempt"])
+@pytest.mark.parametrize(
+    ("obj", "known"),
+    [
+        (drpc(edit(failoverCluster="dr2"), epoch=E6), PROTECTED),
+        (drpc(edit(failoverCluster="dr2")), PROTECTED),
+        (drpc(epoch=E6, **GONE), PROTECTED),
+        (drpc(**GONE), PROTECTED),
+        (NEW, DEPLOYING),
+        (NEW, ABSENT),
+    ],
+    ids=[
+        "an edit whose epoch is claimed",
+        "an edit",
+        "a deletion whose epoch is claimed",
+        "a deletion",
+        "a protection whose epoch is claimed",
+        "a protection",
+    ],
+)
+def test_what_is_being_looked_into_is_neither_refused_nor_asked_again(
+    obj: dict[str, Any], known: Known, attempt: str
+) -> None:
+    """An epoch that moved may be the request's own: it is accepted, and its answer is not out yet."""
+    asked = replace(known, answering=f"{request_id('dr1', obj)}{attempt}")
+    step = decide("dr1", obj, asked)
+    assert step.do is Do.WAIT
+    assert "not decided yet" in step.message
+    other = replace(known, answering=request_id("dr2", obj))
+    assert decide("dr1", obj, other) == decide("dr1", obj, known), "a request of another cluster's copy"
+
+
+def test_what_is_being_looked_into_holds_up_no_namespace() -> None:
+    obj = drpc(epoch=E6, **GONE)
+    known = replace(PROTECTED, answering=request_id("dr1", obj))
+    assert decide("dr1", obj, known, can_make=False).do is Do.RELEASE
 
 
 def test_moves_follow_the_application_and_the_rest_stays() -> None:

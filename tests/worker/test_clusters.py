@@ -100,6 +100,40 @@ async def test_wrong_cluster_in_a_new_secret_closes_an_open_gate_and_gets_no_cal
         assert ("list", VRG.plural) not in impostor.requests
 
 
+async def test_another_cluster_of_the_same_name_is_taken_up_behind_a_shut_gate() -> None:
+    """Registry and Secret change together while the cluster before still answers: nobody may go on with what it saw."""
+    world = two_clusters()
+    old, new = world.servers["dr2"], world.add("dr2-anew", "uid-dr2-anew")
+    new.thawed.clear()
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        held, moves = clusters.access("dr2"), list[bool]()
+        clusters.gate("dr2").on_change(lambda is_open, _: moves.append(is_open))
+        world.servers["dr1"].put(SECRET, kubeconfig_secret("kubeconfig-dr2", "dr2-anew"))
+        world.servers["dr1"].put(CLUSTER_REGISTRY, registry(dr1="uid-dr1", dr2="uid-dr2-anew"))
+        await until(lambda: bool(new.requests))
+        assert moves == [False]
+        assert [client.closed for client in world.clients if client.server is old] == [True]
+        with pytest.raises(GateClosed):
+            await held.list(VRG)
+        new.thawed.set()
+        await until(is_open(clusters, "dr2"))
+        assert moves == [False, True]
+        await held.list(VRG)
+        assert ("list", VRG.plural) in new.requests
+        assert ("list", VRG.plural) not in old.requests
+
+
+async def test_another_identity_in_the_registry_shuts_the_gate_of_the_cluster_before() -> None:
+    world = two_clusters()
+    async with serving(world) as clusters:
+        await until(is_open(clusters, "dr2"))
+        world.servers["dr1"].put(CLUSTER_REGISTRY, registry(dr1="uid-dr1", dr2="uid-dr2-anew"))
+        await until(lambda: "reaches another cluster (uid uid-dr2)" in clusters.gate("dr2").error)
+        world.servers["dr1"].put(CLUSTER_REGISTRY, registry(dr1="uid-dr1", dr2="uid-dr2"))
+        await until(is_open(clusters, "dr2"))
+
+
 async def test_late_answer_of_a_replaced_client_does_not_open_for_the_new_one() -> None:
     world = two_clusters()
     old, impostor = world.servers["dr2"], world.add("elsewhere", "uid-elsewhere")

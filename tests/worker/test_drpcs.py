@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +16,7 @@ from activities.contracts import ProtectRequest
 from ramen import names
 from ramen.app import ActionKind, AppSpec, Decision, PolicyCluster
 from ramen.desired import released_annotations
-from ramen.drpc_edits import Entity, Known
+from ramen.drpc_edits import Entity, Known, Written
 from ramen.epoch import Epoch
 from ramen.errors import ClusterUnreachable, Conflict, HublessError, Refused
 from ramen.kinds import DRPC, EVENT, NAMESPACE, Kind
@@ -23,6 +25,7 @@ from worker.drpcs import BETWEEN_SECONDS, IDLE_SHARE, REMEMBERED_EVENTS, Keeper
 from worker.entities import NoAnswer, known
 from workflows import view
 from workflows.inputs import ActionRecord, Answer, AppState, MoveRequest, Outcome, StatusView, UnprotectRequest
+from workflows.state import check_serving
 
 KEY = ("web", "shop")
 AT = datetime(2026, 11, 28, 8, 0, tzinfo=UTC)
@@ -62,6 +65,9 @@ class Workflows:
         self.away = False
         self.refusal = ""
         self.failure: HublessError | None = None
+        self.answering = ""
+        self.meanwhile: Callable[[], None] | None = None
+        """What happens between the question and a request that follows from its answer."""
         self.asked = 0
         self.sent: list[tuple[str, Any]] = []
 
@@ -87,7 +93,7 @@ class Workflows:
         if self.state is None:
             return Known(Entity.UNPROTECTED if self.ended else Entity.ABSENT), None
         told = StatusView(drpc=view.drpc(self.state, AT), hubless=view.hubless(self.state), state=self.state)
-        return known(self.state), told
+        return known(self.state, self.answering), told
 
     async def protect(self, request: ProtectRequest, request_id: str, requester: str) -> Answer:
         self._send("protect", request_id, request)
@@ -96,6 +102,8 @@ class Workflows:
 
     async def send(self, namespace: str, name: str, update: str, request: MoveRequest | UnprotectRequest) -> Answer:
         self._send(update, request.request_id, request)
+        if self.meanwhile is not None:
+            self.meanwhile()
         if isinstance(request, MoveRequest):
             kind = ActionKind.FAILOVER if update == "failover" else ActionKind.RELOCATE
             self.move_to(kind, (request.basis_epoch or 0) + 1, request.target)
@@ -103,8 +111,23 @@ class Workflows:
             answer = Answer(action=kind, workflow_id="", epoch=2, message="")
             self.state = self.state.model_copy(update={"answers": {request.request_id: answer}})
         else:
+            assert self.state is not None
+            check_serving(self.state, request.basis_serving)
             self.state, self.ended = None, True
         return Answer(action=ActionKind.FAILOVER, workflow_id="", epoch=2, message="")
+
+    def is_slow(self) -> None:
+        """The epoch is claimed and the answer is not out; meanwhile whoever asked waited for too long."""
+        self.move_to(ActionKind.DEPLOY, 2, "dr1")
+        self.answering = self.sent[-1][1]
+
+    def answers(self, kind: ActionKind, target: str) -> None:
+        """What was looked into is accepted now."""
+        self.move_to(kind, 2, target, None)
+        assert self.state is not None
+        answer = Answer(action=kind, workflow_id="", epoch=2, message="")
+        self.state = self.state.model_copy(update={"answers": {self.answering: answer}})
+        self.answering = ""
 
     def _send(self, verb: str, request_id: str, request: Any) -> None:
         self.sent.append((verb, request_id))
@@ -123,7 +146,10 @@ class World:
         self.workflows = Workflows()
         self.time = 1000.0
         self.vrgs: dict[str, Object | None] = {"dr1": None}
-        self.keeper = Keeper(
+        self.keeper = self.worker()
+
+    def worker(self) -> Keeper:
+        return Keeper(
             "dr1",
             lambda: self.cluster,
             lambda: True,
@@ -131,6 +157,11 @@ class World:
             lambda: self.workflows,  # type: ignore[arg-type,return-value]
             now=lambda: self.time,
         )
+
+    async def restart(self) -> None:
+        """Another worker becomes the writer, and knows nothing but what it reads."""
+        await self.keeper.watch.stop()
+        self.keeper = self.worker()
 
     async def look(self, times: int = 4, mark: bool = False) -> None:
         """Lets the watch see what is there, and looks until nothing is due."""
@@ -302,6 +333,22 @@ async def test_deleted_elsewhere_it_is_made_again(world: World) -> None:
     assert "hubless unprotect shop -n web" in world.condition(EDIT_ACCEPTED)["message"]
 
 
+@pytest.mark.parametrize("serving", ["dr1", ""], ids=["served here", "was being deployed here"])
+async def test_deleted_while_a_failover_decides_it_is_made_again(world: World, serving: str) -> None:
+    """S7: the application serves elsewhere when the request arrives, at the epoch that the deletion was made at."""
+    world.workflows.move_to(ActionKind.FAILOVER, 2, serving, None)
+    await world.look(mark=True)
+    uid = world.there["metadata"]["uid"]
+    world.workflows.meanwhile = lambda: world.workflows.move_to(ActionKind.FAILOVER, 2, "dr2")
+    await world.cluster.delete(DRPC, "shop", "web")
+    await world.look(8)
+    assert [verb for verb, _ in world.workflows.sent] == ["unprotect"]
+    assert world.workflows.state is not None, "still protected"
+    assert world.there["metadata"]["uid"] != uid
+    assert "DRPCMadeAgain" in world.events
+    assert "serves on dr2 by now" in world.condition(EDIT_ACCEPTED)["message"]
+
+
 async def test_a_terminating_namespace_gets_its_copy_released(world: World) -> None:
     world.create()
     await world.look()
@@ -423,6 +470,62 @@ async def test_an_edit_that_failed_is_asked_for_again(world: World, failure: Hub
     assert world.there["status"]["phase"] == "FailedOver"
 
 
+@pytest.mark.parametrize("is_restarted", [False, True], ids=["the same worker", "another worker"])
+@pytest.mark.parametrize("is_accepted", [True, False], ids=["accepted", "refused"])
+async def test_an_edit_whose_answer_takes_long_is_not_told_as_refused(
+    world: World, is_accepted: bool, is_restarted: bool
+) -> None:
+    """Its epoch is claimed before its answer is out, and no other request of it may be sent."""
+    world.create()
+    await world.look()
+    world.workflows.failure = NoAnswer("not known whether it was started")
+    world.edit(action="Failover", failoverCluster="dr2")
+    await world.look(1)
+    world.workflows.is_slow()
+    if is_restarted:
+        await world.restart()
+    for _ in range(3):
+        world.time += 60
+        await world.look()
+    assert world.there["spec"]["action"] == "Failover"
+    assert world.condition(EDIT_ACCEPTED)["status"] == "Unknown"
+    assert "DRPCEditRefused" not in world.events
+    assert [verb for verb, _ in world.workflows.sent] == ["protect", "failover"]
+    if is_accepted:
+        world.workflows.answers(ActionKind.FAILOVER, "dr2")
+    else:
+        world.workflows.answering = ""
+    world.time += 60
+    await world.look()
+    assert ("action" in world.there["spec"]) is is_accepted
+    assert ("DRPCEditRefused" in world.events) is not is_accepted
+    assert world.condition(EDIT_ACCEPTED).get("status") == (None if is_accepted else "False")
+    assert [verb for verb, _ in world.workflows.sent] == ["protect", "failover"]
+
+
+async def test_a_deletion_whose_answer_takes_long_is_not_undone(world: World) -> None:
+    world.create()
+    await world.look()
+    uid = world.there["metadata"]["uid"]
+    world.workflows.failure = NoAnswer("not known whether it was started")
+    await world.cluster.delete(DRPC, "shop", "web")
+    await world.look(1)
+    world.workflows.is_slow()
+    world.time += 60
+    await world.look()
+    assert world.there["metadata"]["uid"] == uid
+    assert "DRPCMadeAgain" not in world.events
+    world.workflows.answers(ActionKind.UNPROTECT, "")
+    world.time += 60
+    await world.look()
+    assert world.there["metadata"]["uid"] == uid, "the unprotect goes on"
+    world.workflows.state, world.workflows.ended = None, True
+    world.time += 60
+    await world.look()
+    assert world.obj is None
+    assert [verb for verb, _ in world.workflows.sent] == ["protect", "unprotect"]
+
+
 async def test_after_a_look_that_took_long_statuses_make_way_but_an_edit_does_not_wait(world: World) -> None:
     """Under load a quarter of the loop is the statuses' share; somebody who edited a copy waits for an answer."""
     world.workflows.move_to(ActionKind.DEPLOY, 1, "dr1")
@@ -499,6 +602,86 @@ async def test_a_refusal_is_told_though_its_first_write_met_another_writer(world
     assert missed == 1
     assert "dr2 does not answer" in world.condition(EDIT_ACCEPTED)["message"]
     assert "action" not in world.there["spec"]
+
+
+async def test_a_refusal_is_told_though_the_worker_dies_right_after_the_edit_was_set_back(world: World) -> None:
+    world.create()
+    await world.look()
+    world.workflows.refusal = "dr2 does not answer"
+    world.edit(action="Failover", failoverCluster="dr2")
+
+    def dies(verb: str, kind: Kind, name: str) -> None:
+        if "action" not in world.there["spec"]:
+            raise asyncio.CancelledError
+
+    world.cluster.before = dies
+    with contextlib.suppress(asyncio.CancelledError):
+        await world.look(1)
+    world.cluster.before = None
+    assert "action" not in world.there["spec"]
+    await world.restart()
+    await world.look()
+    assert world.events.count("DRPCEditRefused") == 1
+
+
+async def test_a_refusal_is_told_once_though_the_worker_dies_before_the_edit_is_set_back(world: World) -> None:
+    world.create()
+    await world.look()
+    world.workflows.refusal = "dr2 does not answer"
+    world.edit(action="Failover", failoverCluster="dr2")
+
+    def dies(verb: str, kind: Kind, name: str) -> None:
+        if (verb, kind) == ("update", DRPC):
+            raise asyncio.CancelledError
+
+    world.cluster.before = dies
+    with contextlib.suppress(asyncio.CancelledError):
+        await world.look(1)
+    world.cluster.before = None
+    assert world.there["spec"]["action"] == "Failover"
+    await world.restart()
+    await world.look()
+    assert "action" not in world.there["spec"]
+    assert world.events.count("DRPCEditRefused") == 1
+
+
+async def test_a_copy_whose_maker_dies_before_its_note_protects_nothing_again(world: World) -> None:
+    """An unprotect ended meanwhile: without a note the copy looks like a new object of a user."""
+    world.workflows.move_to(ActionKind.DEPLOY, 1, "dr2")
+
+    def dies(verb: str, kind: Kind, name: str) -> None:
+        if world.obj is not None:
+            raise asyncio.CancelledError
+
+    world.cluster.before = dies
+    with contextlib.suppress(asyncio.CancelledError):
+        await world.look(1, mark=True)
+    world.cluster.before = None
+    assert world.obj is not None
+    world.workflows.state, world.workflows.ended = None, True
+    await world.restart()
+    await world.look(8)
+    assert world.workflows.sent == []
+    assert world.obj is None
+
+
+async def test_a_copy_whose_maker_dies_before_its_note_is_noted_by_the_next(world: World) -> None:
+    world.workflows.move_to(ActionKind.DEPLOY, 1, "dr2")
+
+    def dies(verb: str, kind: Kind, name: str) -> None:
+        if world.obj is not None:
+            raise asyncio.CancelledError
+
+    world.cluster.before = dies
+    with contextlib.suppress(asyncio.CancelledError):
+        await world.look(1, mark=True)
+    world.cluster.before = None
+    await world.restart()
+    await world.look()
+    written = Written.of(world.there)
+    assert written is not None
+    assert written.uid == world.there["metadata"]["uid"]
+    assert world.workflows.sent == []
 
 
 async def test_events_of_a_tool_that_edits_without_end_are_not_remembered_without_end(world: World) -> None:

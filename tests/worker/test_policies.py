@@ -634,3 +634,18 @@ async def test_words_for_one_silence_that_alternate_are_written_once(world: Worl
             worker.gates["dr2"].shut(f"another error {number}")
         await world.turn()
     assert world.written == before
+
+
+async def test_a_cluster_that_left_and_came_back_between_two_passes_is_seen_anew(world: World) -> None:
+    """Its gate is another one: a view that hangs on the old one would never be told that the new one moves."""
+    keeper, own = world.workers[0].keeper, world.workers[0]
+    await world.turn()
+    old = keeper._views["dr2"]
+    own.gates["dr2"] = Gate("dr2")
+    own.gates["dr2"].answered("v1")
+    await world.turn()
+    assert keeper._views["dr2"] is not old
+    assert keeper._views["dr2"].gate is own.gates["dr2"]
+    await world.until(lambda: keeper._views["dr2"].uid, "dr2 is seen again")
+    own.gates["dr2"].shut("gone")
+    assert keeper._views["dr2"].uid == ""

@@ -10,7 +10,7 @@ from activities.access.fake import FakeCluster
 from ramen import names
 from ramen.errors import ClusterUnreachable, HublessError
 from ramen.health import BURST, PER_WRITE_SECONDS
-from ramen.kinds import CLUSTER_REGISTRY, NAMESPACE
+from ramen.kinds import CLUSTER_REGISTRY, NAMESPACE, Kind
 from ramen.objects import ClusterRegistry, ClusterRegistryStatus
 from tests.worker.fakes import registry
 from worker.clusters import Clusters
@@ -117,6 +117,48 @@ async def test_a_worker_that_writes_nowhere_asks_nobody(world: World) -> None:
     world.writes_on.clear()
     await world.look()
     assert world.asked == []
+
+
+async def test_who_stops_being_the_writer_while_it_reads_writes_nothing(world: World) -> None:
+    def before(verb: str, kind: Kind, name: str) -> None:
+        if verb == "get":
+            world.writes_on.discard("dr2")
+
+    world.clusters.fakes["dr2"].before = before
+    await world.look()
+    assert (world.writes("dr1"), world.writes("dr2")) == (1, 0)
+
+
+async def test_what_another_writer_wrote_meanwhile_is_read_and_not_overwritten(world: World) -> None:
+    await world.look()
+    fake, gate = world.clusters.fakes["dr1"], world.clusters.gates["dr2"]
+    theirs = fake.get(CLUSTER_REGISTRY, names.REGISTRY_NAME)
+    assert theirs is not None
+    theirs["status"]["reporter"] = "dr2@b:2"
+    fake.put(CLUSTER_REGISTRY, theirs)
+    gate.shut("dr2: connection refused")
+    await world.look()
+    assert world.on("dr1").reporter == "dr2@b:2"
+    await world.look()
+    assert world.on("dr1").reporter == "dr1@a:1"
+    assert world.on("dr1").clusters[1].last_error == "dr2: connection refused"
+
+
+async def test_who_became_the_writer_at_the_moment_of_a_write_is_not_overwritten(world: World) -> None:
+    """S16: the Lease was lost after the last look at it."""
+    fake = world.clusters.fakes["dr1"]
+
+    def before(verb: str, kind: Kind, name: str) -> None:
+        if verb == "patch":
+            fake.before = None
+            theirs = registry(dr1="uid-dr1", dr2="uid-dr2") | {"status": {"reporter": "dr2@b:2"}}
+            fake.put(CLUSTER_REGISTRY, theirs)
+
+    fake.before = before
+    await world.look()
+    world.writes_on.discard("dr1")
+    await world.look()
+    assert world.on("dr1").reporter == "dr2@b:2"
 
 
 async def test_an_outage_is_written_where_somebody_can_read_it(world: World) -> None:
