@@ -1,7 +1,8 @@
 """Activities that read and write one cluster.
 
 Each write reads its object first, checks the epoch against what it finds, and is guarded by the resourceVersion of
-that read; after a 409 it reads and decides again (D14). Nothing is decided here about what an application should do.
+that read; after a 409 it reads and decides again (D14). What gives a role, places, or deletes asks in between whether
+this attempt is still the one that counts (`attempts`). Nothing is decided here about what an application should do.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
-from activities import contracts, decisions, looking
+from activities import attempts, contracts, decisions, looking
 from activities.access.protocol import ClusterAccess, Object
+from activities.attempts import StillCurrent
 from activities.contracts import (
     ApplyVrg,
     AwaitVrg,
@@ -97,9 +99,11 @@ class ClusterActivities:
         mirror: Mirror,
         silent_profiles: SilentProfiles,
         times: WaitTimes | None = None,
+        still_current: StillCurrent = attempts.still_current,
     ) -> None:
         self._clusters = clusters
         self._silent_profiles = silent_profiles
+        self._still_current = still_current
         self._waits = Waits(clusters.access, clusters.watch, mirror, times or WaitTimes())
 
     # --- reads -------------------------------------------------------------------------------------------------------
@@ -268,6 +272,7 @@ class ClusterActivities:
                 found = await access.patch(PLACEMENT_DECISION, name, _guarded(found, unseen), namespace)
             if ((found.get("status") or {}).get("decisions") or []) != entries:
                 await self._require(access, request)
+                await self._still_current()
                 status = {**_guarded(found, {}), "status": {"decisions": entries}}
                 found = await access.patch(PLACEMENT_DECISION, name, status, namespace, subresource="status")
             if decisions.lacks(found, metadata):
@@ -291,6 +296,7 @@ class ClusterActivities:
                 vrg = await looking.read_vrg(access, app.ref)
                 self._require_epoch(app.ref, cluster, vrg, request.epoch)
                 _allow(gates.accepted_role(looking.judged(app.ref, cluster, vrg)))
+                await self._still_current()
                 await _delete(access, PVC, claim)
                 removed.add(claim["metadata"]["name"])
 
@@ -348,6 +354,7 @@ class ClusterActivities:
             body = await self._body(request, vrg)
             if body is None:
                 return looking.observed(cluster, vrg)
+            await self._still_current()
             if vrg is not None:
                 return looking.observed(cluster, await access.replace(VRG, body))
             # Asking the stores took time in which another action may have left its tombstone (D14).
@@ -435,8 +442,8 @@ class ClusterActivities:
 
     async def _require(self, access: ClusterAccess, request: PublishDecision) -> None:
         """The preconditions of a decision, on a VRG that is read now (S6, D18)."""
-        app = request.app.ref
-        if not (request.require_accepted_secondary or request.require_primary):
+        app, is_cleared = request.app.ref, request.decision.cluster is None
+        if not (request.require_accepted_secondary or request.require_primary or is_cleared):
             return
         vrg = await looking.read_vrg(access, app)
         read = looking.judged(app, request.cluster, vrg)
@@ -447,6 +454,9 @@ class ClusterActivities:
         if request.require_accepted_secondary:
             check_write(request.epoch, Epoch.of(vrg), looking.what(app, request.cluster))
             _allow(gates.accepted_role(read))
+        if is_cleared:
+            check_write(request.epoch, Epoch.of(vrg), looking.what(app, request.cluster))
+            _allow(gates.may_be_unplaced(read))
 
     @staticmethod
     def _require_epoch(app: AppRef, cluster: str, vrg: Object | None, epoch: Epoch) -> None:

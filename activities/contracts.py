@@ -124,7 +124,10 @@ class DemoteResult(Wire):
 
 
 class PublishDecision(Wire):
-    """Writes one cluster's copy of the PlacementDecision."""
+    """Writes one cluster's copy of the PlacementDecision.
+
+    One that names no cluster is refused with NotYet where the VRG is an ordinary primary (S3, vrg.md 2.2).
+    """
 
     app: AppSpec
     cluster: str

@@ -69,6 +69,10 @@ class StaleEpoch(HublessError):
     """The object carries a newer epoch, or the same number with another token (S1)."""
 
 
+class StaleAttempt(HublessError):
+    """Temporal gave the task to another attempt, or stops it; whoever still runs it must not write any more (S1)."""
+
+
 class Superseded(HublessError):
     """The entity met an epoch that it did not issue; it stops, and only `adopt` goes on (S1)."""
 

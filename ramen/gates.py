@@ -228,6 +228,26 @@ def accepted_role(observed: VRGRead) -> Verdict:
     return _first(_spec_was_seen(observed, vrg), accepted)
 
 
+def may_be_unplaced(observed: VRGRead) -> Verdict:
+    """Nobody may be placed here any more: the VRG is no ordinary primary, or there is none.
+
+    Under an ordinary primary the removal of the workload's PVCs is taken for the user's, and the stored copies go with
+    them (vrg.md 2.2). What takes an application away has prepared its final sync before, or demoted it.
+    """
+    vrg = observed.vrg
+    if vrg is None:
+        return Verdict(True, f"{observed.cluster} has no VRG {observed.namespace}/{observed.name}.")
+    if isinstance(vrg, VRG):
+        spec = vrg.spec
+        if spec.replication_state == SECONDARY or spec.prepare_for_final_sync or spec.run_final_sync:
+            return Verdict(True, f"{observed} gives up its volumes.")
+    return Verdict(
+        False,
+        f"{observed} is an ordinary primary: its PVCs would be deleted, and their stored copies with them.",
+        f"See what serves: hubless status {observed.name} -n {observed.namespace}",
+    )
+
+
 def data_protected(observed: VRGRead) -> Verdict:
     """R4: this side holds current data. DataProtected at the generation; no VRG is a refusal.
 

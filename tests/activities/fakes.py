@@ -21,7 +21,7 @@ from activities.waits import WaitTimes
 from ramen import names
 from ramen.app import AppSpec, Decision, PolicyCluster, Role, Volume, Wanted
 from ramen.epoch import Epoch
-from ramen.errors import GateClosed, HublessError, PreconditionFailed
+from ramen.errors import GateClosed, HublessError, PreconditionFailed, StaleAttempt
 from ramen.kinds import NAMESPACE, POD, PVC, VOLUME_REPLICATION, VRG
 
 QUICK = WaitTimes(beat=0.05, poll=0.02, grace=0.2, live=1.0, users=0.0, witness=0.2)
@@ -111,6 +111,8 @@ class World:
         self.store = MemoryStore("s3-dr1")
         self.mirror = Mirror({"s3-dr1": self.store})  # type: ignore[dict-item]
         self.asked = 0
+        self.is_stale = False
+        """Temporal has given the tasks of this worker to other attempts."""
         for cluster in self.clusters.values():
             cluster.put(NAMESPACE, {"metadata": {"name": "web"}})
         self._watches = self.new_watches()
@@ -122,7 +124,7 @@ class World:
 
     def worker(self) -> ClusterActivities:
         """The activities of a worker process."""
-        return ClusterActivities(self, self.mirror, self._silent_profiles, QUICK)
+        return ClusterActivities(self, self.mirror, self._silent_profiles, QUICK, self._still_current)
 
     async def restart(self) -> None:
         """A new process: what the old one had in memory is gone."""
@@ -133,6 +135,10 @@ class World:
     async def stop(self) -> None:
         for watch in self._watches.values():
             await watch.stop()
+
+    async def _still_current(self) -> None:
+        if self.is_stale:
+            raise StaleAttempt("attempt 1 is over, and nothing more is written.")
 
     async def _silent_profiles(self, profiles: Collection[str]) -> set[str]:
         self.asked += len(profiles)

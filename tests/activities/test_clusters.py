@@ -836,6 +836,48 @@ async def test_acceptance_that_is_lost_between_the_writes_is_noticed(world: Worl
     assert published(world) == [("dr1", "RetainedForFailover"), ("dr2", "dr2")]
 
 
+async def test_nobody_is_taken_from_an_ordinary_primary(world: World) -> None:
+    """S3, vrg.md 2.2: a clearing that comes late, or of a Temporal that was copied, meets the side that serves."""
+    await made_primary(world, 2)
+    await run(world.activities.publish_decision, publishing(decision=Decision(cluster="dr1"), require_primary=True))
+    error = await failure(world.activities.publish_decision, publishing(decision=Decision()))
+    assert (error.type, "ordinary primary" in error.message) == ("NotYet", True)
+    assert published(world) == [("dr1", "dr1")]
+    preparing = Wanted(role=Role.PRIMARY, epoch=epoch(2), prepare_final_sync=True)
+    await run(world.activities.write_vrg, write(Role.PRIMARY, 2).model_copy(update={"wanted": preparing}))
+    await run(world.activities.publish_decision, publishing(decision=Decision()))
+    assert published(world) == []
+
+
+async def test_an_attempt_that_is_over_writes_nothing(world: World) -> None:
+    """S1: a worker that was frozen begins its tasks late, when another one did them and the same action has gone on."""
+    await made_primary(world, 2)
+    await run(world.activities.publish_decision, publishing(decision=Decision(cluster="dr1"), require_primary=True))
+    before = world.vrg()["metadata"]["resourceVersion"]
+    world.is_stale = True
+    late = [
+        (world.activities.write_vrg, write(Role.SECONDARY, 2)),
+        (world.activities.publish_decision, publishing()),
+    ]
+    for activity, request in late:
+        assert (await failure(activity, request)).type == "StaleAttempt"
+    assert published(world) == [("dr1", "dr1")]
+    assert world.vrg()["metadata"]["resourceVersion"] == before
+
+
+async def test_a_demotion_that_comes_late_leaves_the_volumes_alone(world: World) -> None:
+    await made_secondary(world, 2)
+    world.bind(VOLUMES[0], restored=True)
+    world.is_stale = True
+    assert (
+        await failure(world.activities.remove_restored, RemoveRestored(app=APP, cluster="dr1", epoch=epoch(2)))
+    ).type == "StaleAttempt"
+    world.is_stale = False
+    assert await run(world.activities.remove_restored, RemoveRestored(app=APP, cluster="dr1", epoch=epoch(2))) == [
+        VOLUMES[0].name
+    ]
+
+
 async def test_a_decision_for_a_primary_that_flapped_is_not_published(world: World) -> None:
     """D18: what ended the wait must be true right before the write that depends on it."""
     await made_primary(world, 2)
