@@ -116,9 +116,15 @@ class Adopt:
             limits=STORE,
             summary="End what is left of old workflows",
         )
-        await asyncio.gather(
-            *(self._stamp(app, look.cluster, claimed.epoch) for look in looks if look.reachable and look.vrg)
-        )
+        claimable = [look for look in looks if look.reachable and look.vrg]
+        stamped = await asyncio.gather(*(self._stamp(app, look.cluster, claimed.epoch) for look in claimable))
+        # From here on nothing of an older epoch writes a VRG. Until now an action could that was left running.
+        changed = adoption.changed_since(claimable, stamped)
+        if changed and workflow.patched("judged-again"):
+            raise _refused(
+                f"{given.app.name} changed while it was being adopted, on {', '.join(changed)}: an action was still "
+                f"running. It is stopped now. Look again: hubless adopt {given.app.name} -n {given.app.namespace}"
+            )
         state = adoption.state_of(app, found, looks, mirror, claimed.epoch, workflow.now())
         entity_id = names.entity_id(app.namespace, app.name)
         entity = await workflow.start_child_workflow(
@@ -154,8 +160,8 @@ class Adopt:
             update={"adopted": True, "epoch": answer["epoch"], "workflow_id": answer["workflow_id"]}
         )
 
-    async def _stamp(self, app: AppSpec, cluster: str, epoch: Epoch) -> None:
-        await call(
+    async def _stamp(self, app: AppSpec, cluster: str, epoch: Epoch) -> Observed:
+        return await call(
             contracts.stamp_epoch,
             contracts.StampEpoch(app=app.ref, cluster=cluster, epoch=epoch, action="Adopt", clusters=app.cluster_names),
             queue=names.cluster_queue(cluster),

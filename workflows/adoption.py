@@ -21,6 +21,16 @@ _VOLUMES = TypeAdapter(list[Volume])
 _TIMES = TypeAdapter(dict[str, datetime])
 
 
+def changed_since(looks: list[Observed], stamped: list[Observed]) -> list[str]:
+    """Clusters whose VRG was given another role or spec between a look and its claim, or went; both in one order."""
+
+    def spec_of(look: Observed) -> tuple[Role | str | None, object]:
+        return look.role, ((look.vrg or {}).get("metadata") or {}).get("generation")
+
+    pairs = zip(looks, stamped, strict=True)
+    return [before.cluster for before, after in pairs if spec_of(before) != spec_of(after)]
+
+
 def in_words(looks: list[Observed]) -> dict[str, str]:
     """By cluster: what was seen there, in one line for people."""
     return {look.cluster: _words(look) for look in looks}

@@ -19,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from ramen.words import counted
     from workflows.inputs import ActionInput, ActionResult, Outcome
     from workflows.looks import SILENT
-    from workflows.steps import Action, Ended, failure
+    from workflows.steps import Action, Ended, end, failure
 
 
 @workflow.defn(name="Deploy")
@@ -50,6 +50,14 @@ class Deploy(Action):
             self.wanted[peer] = Wanted(role=Role.SECONDARY, epoch=self.epoch)
         self.phase("Deploying")
         peers = [asyncio.ensure_future(self._prepare_peer(peer)) for peer in app.others(home)]
+        try:
+            return await self._serve(home, decision, peers)
+        except (Exception, asyncio.CancelledError):
+            await end(peers)
+            raise
+
+    async def _serve(self, home: str, decision: Decision, peers: list[asyncio.Task[str]]) -> ActionResult:
+        app = self.app
         write = contracts.WriteVrg(app=app, cluster=home, wanted=self.wanted[home], decision=decision)
         ready: Observed = await self.step(
             f"Protect on {home}",

@@ -25,7 +25,7 @@ with workflow.unsafe.imports_passed_through():
     from activities import contracts
     from activities.options import STORE, look, short_within
     from ramen import names
-    from ramen.app import ActionKind, AppSpec, Observed
+    from ramen.app import ActionKind, AppSpec, Observed, Volume
     from ramen.epoch import Epoch
     from ramen.errors import HublessError, Refused, Superseded
     from ramen.recovery import is_left_by_deployment
@@ -80,6 +80,9 @@ class DRPlacementControl:
         self._child: ChildWorkflowHandle[object, ActionResult] | None = None
         self._following: set[asyncio.Task[None]] = set()
         self._stop_answer: StopAnswer | None = None
+        self._answering = ""
+        self._ended_from_outside = ""
+        """Workflow ID of the last action that somebody ended past this workflow."""
         self._wake = False
         self._policy_changed = False
         self._is_over = False
@@ -123,11 +126,12 @@ class DRPlacementControl:
                 reason = workflow.cancellation_reason()
                 if reason is None:
                     raise  # evicted from the worker's cache
-                self._aborting = asyncio.create_task(self._abort_cancelled(reason))
+                self._aborting = asyncio.create_task(self._abort_cancelled(reason, decide.running(self._state)))
 
-    async def _abort_cancelled(self, reason: str) -> None:
+    async def _abort_cancelled(self, reason: str, meant: ActionRecord | None) -> None:
+        request = OperatorRequest(reason=f"cancelled in Temporal: {reason}")
         try:
-            await self._once("", lambda: self._abort(OperatorRequest(reason=f"cancelled in Temporal: {reason}")))
+            await self._once("", lambda: self._abort(request, meant))
         except ApplicationError as err:
             workflow.logger.info("cancelled, and nothing was aborted: %s", err)
 
@@ -139,7 +143,11 @@ class DRPlacementControl:
         now = workflow.now()
         child = self._child.id if self._child else ""
         return StatusView(
-            drpc=view.drpc(self._state, now), hubless=view.hubless(self._state), state=self._state, child=child
+            drpc=view.drpc(self._state, now),
+            hubless=view.hubless(self._state),
+            state=self._state,
+            child=child,
+            answering=self._answering,
         )
 
     @workflow.signal(description="A worker saw a material change of a VRG; a hint, never a fact")
@@ -161,7 +169,11 @@ class DRPlacementControl:
     @workflow.signal
     def stop_answered(self, answer: StopAnswer) -> None:
         """From a child: it begins to undo, or it is too late to abort."""
+        if self._child is None or self._child.id != answer.workflow_id:
+            return
         self._stop_answer = answer
+        if answer.accepted and decide.unproves(self._state) and workflow.patched("undo-unproves"):
+            self._state = decide.unproven(self._state)
 
     def _hint(self) -> None:
         if self._state.app and not self._state.superseded and self._child is None and not self._is_over:
@@ -199,12 +211,14 @@ class DRPlacementControl:
     @workflow.update(description="Stop the running action before its point of no return, and undo what it did")
     async def abort(self, request: OperatorRequest) -> Answer:
         """Aborts the running action; refused after its point of no return."""
-        return await self._once(request.request_id, lambda: self._abort(request))
+        meant = decide.running(self._state)
+        return await self._once(request.request_id, lambda: self._abort(request, meant))
 
     @workflow.update(description="Try the failed step of the running action again")
     async def retry(self, request: OperatorRequest) -> Answer:
         """Tells the running action to try again, with what is accepted from now on."""
-        return await self._once(request.request_id, lambda: self._retry(request))
+        meant = self._child
+        return await self._once(request.request_id, lambda: self._retry(request, meant))
 
     @workflow.update(description="Look again at every cluster that still owes something")
     async def resume(self, request: OperatorRequest) -> Answer:
@@ -234,6 +248,7 @@ class DRPlacementControl:
         async with self._lock:
             if request_id and request_id in self._state.answers:
                 return self._state.answers[request_id]
+            self._answering = request_id
             try:
                 answer = await work()
             except HublessError as err:
@@ -243,11 +258,25 @@ class DRPlacementControl:
             except ActivityError as err:
                 kind, line = failure(err)
                 raise ApplicationError(f"{line}. Nothing was started.", type=kind, non_retryable=True) from err
+            finally:
+                self._answering = ""
             if request_id:
                 kept = {**self._state.answers, request_id: answer}
                 self._change(answers=dict(list(kept.items())[-decide.REMEMBERED :]))
             self._show()
             return answer
+
+    def _judge_again(self, check: Callable[[], object]) -> None:
+        """Refuses what became wrong while clusters, stores, or another request were waited for.
+
+        Actions end meanwhile, and requests are answered. A history of a release that did not look again goes on as it
+        went.
+        """
+        try:
+            check()
+        except HublessError:
+            if workflow.patched("judged-again"):
+                raise
 
     # --- what the handlers do ----------------------------------------------
 
@@ -312,19 +341,19 @@ class DRPlacementControl:
         return answer.model_copy(update={"message": f"{answer.message} on {home} (chosen: {app.placement_reason})"})
 
     async def _failover(self, request: MoveRequest) -> Answer:
-        state, app = self._state, self._app()
-        looks, others = Looks(app, state.timings), app.others(request.target)
-        decide.check_known(state, request.target)
-        decide.check_basis(state, request.basis_epoch)
+        app = self._app()
+        looks, others = Looks(app, self._state.timings), app.others(request.target)
+        decide.check_known(self._state, request.target)
+        decide.check_basis(self._state, request.basis_epoch)
         (target, stores), left = await asyncio.gather(
-            asyncio.gather(looks.settled(request.target, self._is_unsettled), looks.stores(state.volumes)),
+            asyncio.gather(looks.settled(request.target, self._is_unsettled), looks.stores(self._state.volumes)),
             asyncio.gather(*(looks.left(cluster) for cluster in others)),
         )
-        looked = [now for now, _ in left]
+        # What ran may have ended during the looks, so the state is read now.
+        state, looked = self._state, [now for now, _ in left]
         decide.check_foreign(state, [target, *looked], stores)
-        volumes = decide.expected_volumes(state, stores)
-        decide.check_failover(state.model_copy(update={"volumes": volumes}), request, target, stores)
-        self._change(volumes=volumes)
+        judged = state.model_copy(update={"volumes": decide.expected_volumes(state, stores)})
+        decide.check_failover(judged, request, target, stores)
         return await self._begin(
             ActionKind.FAILOVER,
             [target, *looked],
@@ -335,27 +364,28 @@ class DRPlacementControl:
         )
 
     async def _relocate(self, request: MoveRequest) -> Answer:
-        state, app = self._state, self._app()
-        decide.check_known(state, request.target)
-        decide.check_basis(state, request.basis_epoch)
-        decide.check_nothing_runs(state)
-        source = state.decision.cluster or app.preferred_cluster
-        looks, seconds = Looks(app, state.timings), state.timings.look_seconds * 3
+        app = self._app()
+        decide.check_known(self._state, request.target)
+        decide.check_basis(self._state, request.basis_epoch)
+        decide.check_nothing_runs(self._state)
+        source = self._state.decision.cluster or app.preferred_cluster
+        looks, seconds = Looks(app, self._state.timings), self._state.timings.look_seconds * 3
         target_seen, source_seen, stores = await asyncio.gather(
             looks.settled(request.target, self._is_unsettled, seconds),
             looks.busy(source, seconds),
-            looks.stores(state.volumes),
+            looks.stores(self._state.volumes),
         )
-        decide.check_foreign(state, [target_seen, source_seen], stores)
-        decide.check_relocate(state, request, source_seen, target_seen, stores)
-        if source_seen.volumes:
-            # What the source holds now is what must arrive: volumes may have come since the last proof (S3).
-            self._change(volumes=source_seen.volumes)
-        return await self._begin(ActionKind.RELOCATE, [source_seen, target_seen], request=request, stores=stores)
+        # A clean-up may have ended during the looks, so the state is read now.
+        decide.check_foreign(self._state, [target_seen, source_seen], stores)
+        decide.check_relocate(self._state, request, source_seen, target_seen, stores)
+        return await self._begin(
+            ActionKind.RELOCATE, [source_seen, target_seen], request=request, stores=stores, held=source_seen.volumes
+        )
 
     async def _unprotect(self, request: UnprotectRequest) -> Answer:
         app = self._app()
         decide.check_basis(self._state, request.basis_epoch)
+        decide.check_serving(self._state, request.basis_serving)
         now = decide.running(self._state)
         # A deployment that cannot end, as where its cluster is lost, is ended by this alone.
         if now is None or now.kind not in (ActionKind.UNPROTECT, ActionKind.DEPLOY):
@@ -388,10 +418,12 @@ class DRPlacementControl:
         decide.check_release(self._state, list(looked))
         return await self._begin(ActionKind.RELEASE, list(looked), request=_as_move(request))
 
-    async def _abort(self, request: OperatorRequest) -> Answer:
+    async def _abort(self, request: OperatorRequest, meant: ActionRecord | None) -> Answer:
         record = decide.running(self._state)
         if record is None or self._child is None:
             raise Refused(f"No action of {self._state.name} runs, so there is nothing to abort.")
+        if meant is not None:
+            self._judge_again(lambda: decide.check_same(self._state, meant.workflow_id, record.workflow_id))
         self._stop_answer = None
         stop = StopRequest(kind=StopKind.ABORT, requester=request.requester, reason=request.reason)
         await self._tell(self._child, "stop", stop)
@@ -405,11 +437,14 @@ class DRPlacementControl:
             raise Refused(f"{record.kind.value} had ended before it could be aborted: {ended.message}")
         return self._answer(record, f"{record.kind.value} is being aborted")
 
-    async def _retry(self, request: OperatorRequest) -> Answer:
-        if self._child is None or self._state.action is None:
+    async def _retry(self, request: OperatorRequest, meant: ChildWorkflowHandle[object, ActionResult] | None) -> Answer:
+        child = self._child
+        if child is None or self._state.action is None:
             raise Refused(f"No action of {self._state.name} runs, so there is nothing to retry.")
-        await self._tell(self._child, "retry", request)
-        return self._answer(self._state.action, "trying again", workflow_id=self._child.id)
+        if meant is not None:
+            self._judge_again(lambda: decide.check_same(self._state, meant.id, child.id))
+        await self._tell(child, "retry", request)
+        return self._answer(self._state.action, "trying again", workflow_id=child.id)
 
     async def _resume(self) -> Answer:
         self._app()
@@ -440,9 +475,16 @@ class DRPlacementControl:
         stores: contracts.StoresSeen | None = None,
         data_as_of: datetime | None = None,
         forget_clusters: list[str] | None = None,
+        held: list[Volume] | None = None,
     ) -> Answer:
-        """Claims the epoch, stops what runs, starts the child (S1, S5, S15)."""
+        """Claims the epoch, stops what runs, starts the child (S1, S5, S15).
+
+        `held` are the volumes that the source of a relocate has now: those must arrive, whatever was proven before.
+        """
         app = self._app()
+        # What runs now is what this overrules. It may end by itself in the meantime, as by meeting the new epoch.
+        overruled, decided_before = decide.running(self._state), self._state.decision.cluster
+        was_interrupted = bool(self._state.interrupted)
         number = number or (self._state.epoch.number if self._state.epoch else 0) + 1
         now = workflow.now()
         request_id = request.request_id or f"{workflow.info().run_id}/{number}"
@@ -475,13 +517,18 @@ class DRPlacementControl:
         await asyncio.gather(
             *(self._stamp(cluster, epoch, kind, needed=cluster not in leaving) for cluster in reachable)
         )
-        overruled, decided_before = decide.running(self._state), self._state.decision.cluster
-        was_interrupted = bool(self._state.interrupted)
         await self._supersede(f"{kind.value} to {request.target or 'nowhere'} (epoch {number})")
+        self._judge_again(self._app)
         targets = [look_ for look_ in seen if look_.cluster == request.target]
-        if kind is ActionKind.FAILOVER and self._state.decision.cluster != decided_before:
-            # What was superseded has published its decision while this request looked around (S2).
-            decide.check_copy(self._state, request)
+        if kind is ActionKind.FAILOVER:
+            # What was superseded may have published its decision, or have demoted the target, meanwhile (S2).
+            if self._state.decision.cluster != decided_before:
+                decide.check_copy(self._state, request)
+            self._judge_again(lambda: decide.check_copy(self._state, request))
+            if stores:
+                self._change(volumes=decide.expected_volumes(self._state, stores))
+        elif held:
+            self._change(volumes=held)
         # A deployment that was cut off may serve where it was to, though nobody saw it decide (drpc.md 2.6 R9).
         source = self._state.decision.cluster or (app.preferred_cluster if kind is ActionKind.RELOCATE else None)
         record = ActionRecord(
@@ -509,13 +556,24 @@ class DRPlacementControl:
             and (overruled is not None or not all(decide.is_settled_secondary(self._state, now) for now in targets)),
             # A failover leaves the side that it came from as it was; a relocate may have taken the application from it.
             after_cut_off=was_interrupted
-            or (overruled is not None and overruled.kind is ActionKind.RELOCATE and bool(self._state.interrupted)),
+            or (
+                overruled is not None
+                and bool(self._state.interrupted)
+                and (overruled.kind is ActionKind.RELOCATE or overruled.workflow_id == self._ended_from_outside)
+            ),
             data_as_of=record.data_as_of,
             forget_clusters=forget_clusters or [],
             timings=self._state.timings,
         )
+        last = self._state.action
         self._change(action=record, interrupted="")
-        await self._start(kind, given, record)
+        try:
+            await self._start(kind, given, record)
+        except FailureError as err:
+            # Its ID is taken: this workflow was reset to before it started that action, which still runs (S14).
+            why = f"could not be started ({workflow_id}: {err})"
+            self._change(action=last, interrupted=decide.how_to_go_on(self._state, record, why))
+            raise Refused(self._state.interrupted) from err
         return self._answer(record, f"{kind.value} started")
 
     async def _stamp(self, cluster: str, epoch: Epoch, kind: ActionKind, needed: bool) -> None:
@@ -591,6 +649,7 @@ class DRPlacementControl:
                 outcome=Outcome.PARKED if kind is ActionKind.REPROTECT else Outcome.SUPERSEDED,
                 message=f"{child.id} was ended from outside ({err.cause or err}); the clusters show what is true",
             )
+            self._ended_from_outside = child.id
             if kind in (ActionKind.FAILOVER, ActionKind.RELOCATE):
                 self._change(
                     interrupted=decide.how_to_go_on(self._state, record, "was ended from outside in the middle")
@@ -627,9 +686,12 @@ class DRPlacementControl:
             self._look_again()
 
     def _look_again(self) -> None:
-        """Begins to look now and then whether the clusters that are owed something are back (S8)."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._until_back())
+        """Begins to look now and then whether the clusters that are owed something are back, soon at first (S8)."""
+        if self._looking is not None and not self._looking.done():
+            if not workflow.patched("looks-soon-again"):
+                return
+            self._looking.cancel()
+        self._looking = asyncio.create_task(self._until_back())
 
     async def _until_back(self) -> None:
         pause = first = self._state.timings.look_again_seconds

@@ -66,6 +66,9 @@ class UnprotectRequest(Wire):
     forget_clusters: list[str] = []
     basis_epoch: int | None = None
     """As in `MoveRequest`."""
+    basis_serving: str | None = None
+    """The cluster that served as the requester saw it, where the request means something else if another one does: a
+    deleted DRPC object takes the protection away only where the application serves (S7). None for whichever."""
 
 
 class ReleaseRequest(Wire):
@@ -319,6 +322,8 @@ class StatusView(Wire):
     state: AppState
     child: str = ""
     """Workflow ID of the action that runs now; its `steps` query has the waits."""
+    answering: str = ""
+    """ID of the request that is being looked into; it may be accepted, and its epoch be claimed already."""
     pods: PodCount = PodCount()
 
 

@@ -6,8 +6,6 @@ Both clusters are needed. The source is quiesced, its final sync is witnessed vo
 
 from __future__ import annotations
 
-import asyncio
-
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
@@ -20,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.failover import forward
     from workflows.inputs import ActionInput, ActionResult, Outcome
     from workflows.promotion import Move
-    from workflows.steps import NeedsOperator, call
+    from workflows.steps import NeedsOperator, call, together
 
 
 @workflow.defn(name="Relocate")
@@ -70,7 +68,7 @@ class Relocate(Move):
             Gate.FINAL_SYNC_PREPARED, f"{source} to prepare the final sync", f"Prepare the final sync on {source}"
         )
         self._quiesced = True
-        await asyncio.gather(*(self.clear(cluster) for cluster in (source, self.target)))
+        await together(self.clear(cluster) for cluster in (source, self.target))
         await self._prepare(
             Gate.FINAL_SYNC_COMPLETE, f"{source} to run the final sync", f"Run the final sync on {source}"
         )
@@ -153,7 +151,7 @@ class Relocate(Move):
 
     async def _all_secondary(self) -> None:
         """Every side is Secondary at its generation, read right before the promotion (D18, drpc.md 10.5 no. 4)."""
-        await asyncio.gather(*(self._find_secondary(cluster) for cluster in (self.target, self.source)))
+        await together(self._find_secondary(cluster) for cluster in (self.target, self.source))
 
     async def _find_secondary(self, cluster: str) -> None:
         title = f"Find {cluster} Secondary"

@@ -96,6 +96,26 @@ def check_basis(state: AppState, basis_epoch: int | None) -> None:
         )
 
 
+def check_serving(state: AppState, basis_serving: str | None) -> None:
+    """Refuses a request that was made while another cluster served, where that was what it meant (S7)."""
+    now = state.decision.cluster or ""
+    if basis_serving is not None and basis_serving != now:
+        raise Refused(
+            f"{state.name} serves on {now or 'no cluster'} by now, and this was asked for while it served on "
+            f"{basis_serving or 'no cluster'}. Look at it and ask again: hubless status {state.name} -n "
+            f"{state.namespace}"
+        )
+
+
+def check_same(state: AppState, meant: str, now: str) -> None:
+    """Refuses what was said of an action that another one has replaced while it was waited for; by workflow IDs."""
+    if meant != now:
+        raise Refused(
+            f"This was meant for {meant}, and by now {now} runs. Nothing was changed. "
+            f"Look at it and ask again: hubless status {state.name} -n {state.namespace}"
+        )
+
+
 def check_foreign(state: AppState, seen: list[Observed], stores: StoresSeen | None) -> None:
     """Stops an entity that meets an epoch which it did not issue (S1); raises `Superseded`."""
     for observed in seen:
@@ -295,6 +315,20 @@ def check_release(state: AppState, seen: list[Observed]) -> None:
                 f"{state.name} cannot be released: its VRG on {observed.cluster} {what}, where {wanted} of epoch "
                 f"{mine} is wanted. See: hubless status {where}"
             )
+
+
+def unproves(state: AppState) -> bool:
+    """Whether an abort of what runs makes a proven copy doubtful: a failover's target is demoted and rebuilt (S2).
+
+    A relocate's target was not touched, and its copy is as good as it was.
+    """
+    now = running(state)
+    return now is not None and now.kind is ActionKind.FAILOVER
+
+
+def unproven(state: AppState) -> AppState:
+    """The state once a target is demoted again: no copy counts as proven until a clean-up has seen it rebuilt (S2)."""
+    return state.model_copy(update={"protected": {}, "last_good": {**state.last_good, **state.protected}})
 
 
 def given_away(state: AppState) -> AppState:

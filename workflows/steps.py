@@ -8,7 +8,7 @@ and the answer of the `steps` query.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -108,6 +108,28 @@ async def call(
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
     return result
+
+
+async def together(parts: Iterable[Awaitable[T]]) -> list[T]:
+    """Runs parts of an action side by side, and ends when all of them have: the next writer is the only one (S5).
+
+    When one fails or all are stopped the others are stopped too.
+    """
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except (Exception, asyncio.CancelledError):  # not GeneratorExit: of a workflow that left the cache nothing runs
+        await end(tasks)
+        raise
+
+
+async def end(tasks: Sequence[asyncio.Future[T]]) -> None:
+    """Stops those parts that still run and waits for their end."""
+    left = [task for task in tasks if not task.done()]
+    if left and workflow.patched("parts-end-together"):
+        for task in left:
+            task.cancel()
+        await workflow.wait(left)
 
 
 class Action:

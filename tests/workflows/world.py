@@ -85,6 +85,12 @@ class World:
         """Waits for these do not learn that they were ended; as one whose next heartbeat is far."""
         self.publishing: dict[str, asyncio.Event] = {}
         """By cluster: what a decision's publication waits for; it does not learn of a stop, and succeeds."""
+        self.before: dict[str, asyncio.Event] = {}
+        """By activity, or activity and cluster (`stamp_epoch dr1`): what a call waits for before it does anything."""
+        self.waiting: set[str] = set()
+        """Those of `before` that a call waits for now."""
+        self.when_claimed: Callable[[], None] = lambda: None
+        """What happens to the clusters in the moment in which an epoch is claimed."""
         self.vanishes_at_release = ""
         """A cluster that falls silent when its VRG is to be let go."""
         self.placement_reason = ""
@@ -167,6 +173,11 @@ class World:
                 if getattr(app, "name", self.name) != self.name:
                     # What an earlier test left behind polls the same queues; it has no place in this world.
                     raise ApplicationError("the world of another test", type="Invalid", non_retryable=True)
+            for held in (name, f"{name} {getattr(args[0], 'cluster', '')}" if args else name):
+                if held in self.before:
+                    self.waiting.add(held)
+                    await self.before[held].wait()
+                    self.waiting.discard(held)
             try:
                 return await implementation(*args)
             except HublessError as err:
@@ -290,6 +301,7 @@ class World:
 
     async def await_vrg(self, request: contracts.AwaitVrg) -> Observed:
         while (request.cluster, request.gate) in self.hold:
+            check_write(request.epoch, Epoch.of(self.vrgs.get(request.cluster)), f"VRG on {request.cluster}")
             activity.heartbeat()
             try:
                 await asyncio.sleep(0.02)
@@ -332,6 +344,10 @@ class World:
             raise ApplicationError(f"{request.cluster} is not Primary", type="NotYet")
         if request.require_accepted_secondary and role != Role.SECONDARY:
             raise ApplicationError(f"{request.cluster} is not Secondary", type="NotYet")
+        spec = (self.vrgs.get(request.cluster) or {}).get("spec") or {}
+        gives_up = spec.get("prepareForFinalSync") or spec.get("runFinalSync")
+        if request.decision.cluster is None and role == "primary" and not gives_up:
+            raise ApplicationError(f"{request.cluster} is an ordinary primary", type="NotYet")
         self.decisions[request.cluster] = request.decision
         self.log.append(("publish_decision", request.cluster, request.decision.cluster or ""))
         while request.cluster in self.published_late and request.decision.cluster == request.cluster:
@@ -397,6 +413,7 @@ class World:
                 f"held by {self.lock_holder}; --break-lock {self.lock_holder}", type="LockHeld", non_retryable=True
             )
         self.claimed_on = request.profiles
+        self.when_claimed()
         epoch = self.claims.setdefault(request.number, Epoch(number=request.number, token=f"t{request.number}"))
         self.log.append(("claim_epoch", "", str(request.number)))
         return contracts.ClaimedEpoch(epoch=epoch, stores=list(self.stored))
