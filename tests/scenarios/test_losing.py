@@ -96,6 +96,21 @@ async def test_a_zombie_worker_wakes_up_after_a_newer_action(
         await story.nothing_was_lost()
 
 
+async def test_a_worker_that_was_frozen_begins_old_tasks_of_the_present_action(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    """S1: its open polls took tasks of a relocate that others then did; it begins them when the relocate is done."""
+    story = await Story.begin(driver, application)
+    for target, frozen in (("dr2", "dr1-worker"), ("dr1", "dr2-worker")):
+        sandbox.processes.freeze(frozen)
+        try:
+            await story.move("relocate", target)
+        finally:
+            sandbox.processes.thaw(frozen)
+        await story.settled(target)
+        await story.nothing_was_lost()
+
+
 @pytest.mark.matrix
 async def test_two_workers_of_one_cluster(driver: Driver, sandbox: Sandbox, application: Application) -> None:
     async with special_worker(sandbox, "dr1", "dr1-second"):
