@@ -8,8 +8,8 @@ would take away, under the same epoch.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 
 from temporalio import activity
 from temporalio.client import AsyncActivityCancelledError
@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ramen.errors import NotYet, StaleAttempt
 
-ANSWER = timedelta(seconds=2)
+ANSWER_SECONDS = 2.0
 """Temporal answers in milliseconds; one that does not could not be told of the write either."""
 
 StillCurrent = Callable[[], Awaitable[None]]
@@ -36,13 +36,19 @@ async def still_current() -> None:
     """
     info = activity.info()
     task = activity.client().get_async_activity_handle(task_token=info.task_token)
+    unsaid = f"Temporal does not say whether attempt {info.attempt} of {info.activity_type} is current"
     try:
-        await task.heartbeat(rpc_timeout=ANSWER)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await task.heartbeat()
     except AsyncActivityCancelledError as err:
+        if err.details is not None and not err.details.cancel_requested:
+            raise NotYet(f"{info.activity_type} was paused or reset in Temporal.") from err
         raise StaleAttempt(f"{info.activity_type} is being stopped; nothing more is written.") from err
+    except TimeoutError as err:
+        raise NotYet(f"{unsaid}: no answer in {ANSWER_SECONDS:.0f} s") from err
     except RPCError as err:
         if err.status is RPCStatusCode.NOT_FOUND:
             raise StaleAttempt(
                 f"attempt {info.attempt} of {info.activity_type} is over, and nothing more is written."
             ) from err
-        raise NotYet(f"Temporal does not say whether attempt {info.attempt} is current: {err.message}") from err
+        raise NotYet(f"{unsaid}: {err.message}") from err

@@ -201,6 +201,7 @@ class ClusterActivities:
         async def delete() -> None:
             vrg = await looking.read_vrg(access, app)
             check_write(request.epoch, Epoch.of(vrg), looking.what(app, cluster))
+            await self._still_current()
             await self._leave_tombstone(access, app, cluster, request.epoch)
             if vrg is not None and not vrg["metadata"].get("deletionTimestamp"):
                 await _delete(access, VRG, vrg)
@@ -217,6 +218,7 @@ class ClusterActivities:
         async def release() -> None:
             vrg = await looking.read_vrg(access, app)
             check_write(request.epoch, Epoch.of(vrg), looking.what(app, cluster))
+            await self._still_current()
             await self._leave_tombstone(access, app, cluster, request.epoch)
             if vrg is not None and {key: annotations_of(vrg).get(key) for key in wanted} != wanted:
                 await _annotate(access, VRG, vrg, wanted)

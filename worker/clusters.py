@@ -323,7 +323,7 @@ class Clusters:
         if old is not None and member.gate.is_open and not await self._proves_itself(member, client):
             self._retired.add(client.close)
             return
-        if member.gate.is_known and not member.gate.is_open:
+        if member.gate.is_known and not member.gate.is_open and fingerprint != member.fingerprint:
             # Nothing may reach the new server before its identity is known (S11); the probe opens again.
             member.gate.shut(f"{member.source} changed and is being checked")
         member.session.client, member.fingerprint, member.note = client, fingerprint, ""

@@ -122,8 +122,9 @@ class Adopt:
         changed = adoption.changed_since(claimable, stamped)
         if changed and workflow.patched("judged-again"):
             raise _refused(
-                f"{given.app.name} changed while it was being adopted, on {', '.join(changed)}: an action was still "
-                f"running. It is stopped now. Look again: hubless adopt {given.app.name} -n {given.app.namespace}"
+                f"{given.app.name} changed while it was being adopted, on {', '.join(changed)}. "
+                "An action that was still running writes nothing any more. "
+                f"Look again: hubless adopt {given.app.name} -n {given.app.namespace}"
             )
         state = adoption.state_of(app, found, looks, mirror, claimed.epoch, workflow.now())
         entity_id = names.entity_id(app.namespace, app.name)

@@ -81,14 +81,17 @@ class DRPlacementControl:
         self._following: set[asyncio.Task[None]] = set()
         self._stop_answer: StopAnswer | None = None
         self._answering = ""
-        self._ended_from_outside = ""
-        """Workflow ID of the last action that somebody ended past this workflow."""
+        self._no_way_back = ""
+        """Workflow ID of the last action that must not be undone by the next: somebody ended it past this workflow, or
+        it overruled a move that was cut off."""
         self._wake = False
         self._policy_changed = False
         self._is_over = False
         """The application was unprotected or given back: nothing is begun any more, the mirror is still written."""
         self._gone = False
         self._looking: asyncio.Task[None] | None = None
+        self._looking_since: Epoch | None = None
+        """The epoch at which it began: the pauses of a new action's clean-up are short at first."""
         self._aborting: asyncio.Task[None] | None = None
 
     @workflow.run
@@ -169,7 +172,8 @@ class DRPlacementControl:
     @workflow.signal
     def stop_answered(self, answer: StopAnswer) -> None:
         """From a child: it begins to undo, or it is too late to abort."""
-        if self._child is None or self._child.id != answer.workflow_id:
+        is_of_child = self._child is not None and self._child.id == answer.workflow_id
+        if not is_of_child and workflow.patched("judged-again"):
             return
         self._stop_answer = answer
         if answer.accepted and decide.unproves(self._state) and workflow.patched("undo-unproves"):
@@ -266,11 +270,17 @@ class DRPlacementControl:
             self._show()
             return answer
 
+    def _state_since(self, before: AppState) -> AppState:
+        """The state after a request has looked around: what ran may have ended meanwhile.
+
+        A history of a release that judged by the state from before its looks goes on as it went.
+        """
+        return self._state if self._state is before or workflow.patched("judged-again") else before
+
     def _judge_again(self, check: Callable[[], object]) -> None:
         """Refuses what became wrong while clusters, stores, or another request were waited for.
 
-        Actions end meanwhile, and requests are answered. A history of a release that did not look again goes on as it
-        went.
+        Actions end meanwhile, and requests are answered. A history in which that was not refused goes on as it went.
         """
         try:
             check()
@@ -342,15 +352,14 @@ class DRPlacementControl:
 
     async def _failover(self, request: MoveRequest) -> Answer:
         app = self._app()
-        looks, others = Looks(app, self._state.timings), app.others(request.target)
+        looks, others, before = Looks(app, self._state.timings), app.others(request.target), self._state
         decide.check_known(self._state, request.target)
         decide.check_basis(self._state, request.basis_epoch)
         (target, stores), left = await asyncio.gather(
             asyncio.gather(looks.settled(request.target, self._is_unsettled), looks.stores(self._state.volumes)),
             asyncio.gather(*(looks.left(cluster) for cluster in others)),
         )
-        # What ran may have ended during the looks, so the state is read now.
-        state, looked = self._state, [now for now, _ in left]
+        state, looked = self._state_since(before), [now for now, _ in left]
         decide.check_foreign(state, [target, *looked], stores)
         judged = state.model_copy(update={"volumes": decide.expected_volumes(state, stores)})
         decide.check_failover(judged, request, target, stores)
@@ -368,16 +377,17 @@ class DRPlacementControl:
         decide.check_known(self._state, request.target)
         decide.check_basis(self._state, request.basis_epoch)
         decide.check_nothing_runs(self._state)
-        source = self._state.decision.cluster or app.preferred_cluster
-        looks, seconds = Looks(app, self._state.timings), self._state.timings.look_seconds * 3
+        before = self._state
+        source = before.decision.cluster or app.preferred_cluster
+        looks, seconds = Looks(app, before.timings), before.timings.look_seconds * 3
         target_seen, source_seen, stores = await asyncio.gather(
             looks.settled(request.target, self._is_unsettled, seconds),
             looks.busy(source, seconds),
-            looks.stores(self._state.volumes),
+            looks.stores(before.volumes),
         )
-        # A clean-up may have ended during the looks, so the state is read now.
-        decide.check_foreign(self._state, [target_seen, source_seen], stores)
-        decide.check_relocate(self._state, request, source_seen, target_seen, stores)
+        state = self._state_since(before)
+        decide.check_foreign(state, [target_seen, source_seen], stores)
+        decide.check_relocate(state, request, source_seen, target_seen, stores)
         return await self._begin(
             ActionKind.RELOCATE, [source_seen, target_seen], request=request, stores=stores, held=source_seen.volumes
         )
@@ -483,8 +493,7 @@ class DRPlacementControl:
         """
         app = self._app()
         # What runs now is what this overrules. It may end by itself in the meantime, as by meeting the new epoch.
-        overruled, decided_before = decide.running(self._state), self._state.decision.cluster
-        was_interrupted = bool(self._state.interrupted)
+        overruled, interrupted = decide.running(self._state), self._state.interrupted
         number = number or (self._state.epoch.number if self._state.epoch else 0) + 1
         now = workflow.now()
         request_id = request.request_id or f"{workflow.info().run_id}/{number}"
@@ -517,6 +526,7 @@ class DRPlacementControl:
         await asyncio.gather(
             *(self._stamp(cluster, epoch, kind, needed=cluster not in leaving) for cluster in reachable)
         )
+        decided_before = self._state.decision.cluster
         await self._supersede(f"{kind.value} to {request.target or 'nowhere'} (epoch {number})")
         self._judge_again(self._app)
         targets = [look_ for look_ in seen if look_.cluster == request.target]
@@ -555,11 +565,11 @@ class DRPlacementControl:
             target_unsettled=kind is ActionKind.FAILOVER
             and (overruled is not None or not all(decide.is_settled_secondary(self._state, now) for now in targets)),
             # A failover leaves the side that it came from as it was; a relocate may have taken the application from it.
-            after_cut_off=was_interrupted
+            after_cut_off=bool(interrupted)
             or (
                 overruled is not None
                 and bool(self._state.interrupted)
-                and (overruled.kind is ActionKind.RELOCATE or overruled.workflow_id == self._ended_from_outside)
+                and (overruled.kind is ActionKind.RELOCATE or overruled.workflow_id == self._no_way_back)
             ),
             data_as_of=record.data_as_of,
             forget_clusters=forget_clusters or [],
@@ -571,9 +581,12 @@ class DRPlacementControl:
             await self._start(kind, given, record)
         except FailureError as err:
             # Its ID is taken: this workflow was reset to before it started that action, which still runs (S14).
-            why = f"could not be started ({workflow_id}: {err})"
-            self._change(action=last, interrupted=decide.how_to_go_on(self._state, record, why))
-            raise Refused(self._state.interrupted) from err
+            why = decide.why_not_started(self._state, record, str(err))
+            is_move = kind in (ActionKind.FAILOVER, ActionKind.RELOCATE)
+            self._change(action=last, interrupted=why if is_move else interrupted)
+            raise Refused(why) from err
+        if given.after_cut_off:
+            self._no_way_back = workflow_id
         return self._answer(record, f"{kind.value} started")
 
     async def _stamp(self, cluster: str, epoch: Epoch, kind: ActionKind, needed: bool) -> None:
@@ -649,7 +662,7 @@ class DRPlacementControl:
                 outcome=Outcome.PARKED if kind is ActionKind.REPROTECT else Outcome.SUPERSEDED,
                 message=f"{child.id} was ended from outside ({err.cause or err}); the clusters show what is true",
             )
-            self._ended_from_outside = child.id
+            self._no_way_back = child.id
             if kind in (ActionKind.FAILOVER, ActionKind.RELOCATE):
                 self._change(
                     interrupted=decide.how_to_go_on(self._state, record, "was ended from outside in the middle")
@@ -688,9 +701,10 @@ class DRPlacementControl:
     def _look_again(self) -> None:
         """Begins to look now and then whether the clusters that are owed something are back, soon at first (S8)."""
         if self._looking is not None and not self._looking.done():
-            if not workflow.patched("looks-soon-again"):
+            if self._looking_since == self._state.epoch or not workflow.patched("looks-soon-again"):
                 return
             self._looking.cancel()
+        self._looking_since = self._state.epoch
         self._looking = asyncio.create_task(self._until_back())
 
     async def _until_back(self) -> None:

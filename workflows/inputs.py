@@ -271,7 +271,8 @@ class AppState(Wire):
     superseded: str = ""
     """Why this entity stopped acting; only adopt goes on (S1)."""
     interrupted: str = ""
-    """Why nothing is cleaned up by itself: a move was ended from outside, and a person has to say where to (S14)."""
+    """Why nothing is cleaned up by itself: a move was cut off, or one runs that is not known here, and a person has to
+    say where to (S14)."""
     answers: dict[str, Answer] = {}
     """By request ID, newest last, bounded."""
     history: list[ActionRecord] = []

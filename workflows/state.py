@@ -320,7 +320,8 @@ def check_release(state: AppState, seen: list[Observed]) -> None:
 def unproves(state: AppState) -> bool:
     """Whether an abort of what runs makes a proven copy doubtful: a failover's target is demoted and rebuilt (S2).
 
-    A relocate's target was not touched, and its copy is as good as it was.
+    A relocate's target is not touched by its undo, so that a failover there needs no consent while the source is being
+    brought back. Once it is back, a clean-up proves all copies anew.
     """
     now = running(state)
     return now is not None and now.kind is ActionKind.FAILOVER
@@ -328,7 +329,8 @@ def unproves(state: AppState) -> bool:
 
 def unproven(state: AppState) -> AppState:
     """The state once a target is demoted again: no copy counts as proven until a clean-up has seen it rebuilt (S2)."""
-    return state.model_copy(update={"protected": {}, "last_good": {**state.last_good, **state.protected}})
+    # When a proof was seen is later than the data that it was of, so what is known of those comes first.
+    return state.model_copy(update={"protected": {}, "last_good": {**state.protected, **state.last_good}})
 
 
 def given_away(state: AppState) -> AppState:
@@ -451,6 +453,16 @@ def how_to_go_on(state: AppState, record: ActionRecord, why: str) -> str:
     return (
         f"{record.kind.value} to {record.target} {why}, so nothing is cleaned up by itself. "
         f"Go on: {move} {record.target}.{back}"
+    )
+
+
+def why_not_started(state: AppState, record: ActionRecord, why: str) -> str:
+    """What a person reads of an action whose workflow ID is taken by one that this workflow does not know of."""
+    if record.kind in (ActionKind.FAILOVER, ActionKind.RELOCATE):
+        return how_to_go_on(state, record, f"could not be started ({record.workflow_id}: {why})")
+    return (
+        f"{record.kind.value} of {state.name} could not be started ({record.workflow_id}: {why}). "
+        f"Look at it in Temporal Web and ask again; nothing but an epoch was written."
     )
 
 

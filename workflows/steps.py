@@ -104,10 +104,15 @@ async def call(
         cancellation_type=cancellation,
         priority=priority,
     )
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if _is_being_stopped():
         raise asyncio.CancelledError
     return result
+
+
+def _is_being_stopped() -> bool:
+    """Whether the task that asks was cancelled, though the activity that it waited for ended another way."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def together(parts: Iterable[Awaitable[T]]) -> list[T]:
@@ -246,7 +251,7 @@ class Action:
                 done = await work()
             except ActivityError as err:
                 # A cancelled activity whose worker died ends with a time-out instead; the action ends all the same.
-                if is_cancelled_exception(err) or self._ending:
+                if is_cancelled_exception(err) or self._ending or _is_being_stopped():
                     self._set(row, state=StepState.SKIPPED, waiting=None, ended_at=workflow.now(), note="stopped")
                     raise asyncio.CancelledError from err
                 kind, line = failure(err)

@@ -857,6 +857,8 @@ async def test_an_attempt_that_is_over_writes_nothing(world: World) -> None:
     world.is_stale = True
     late = [
         (world.activities.write_vrg, write(Role.SECONDARY, 2)),
+        (world.activities.delete_vrg, DeleteVrg(app=APP.ref, cluster="dr1", epoch=epoch(2))),
+        (world.activities.release_vrg, ReleaseVrg(app=APP.ref, cluster="dr1", epoch=epoch(2))),
         (world.activities.publish_decision, publishing()),
     ]
     for activity, request in late:

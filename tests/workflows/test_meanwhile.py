@@ -160,6 +160,37 @@ async def test_a_move_that_was_terminated_while_it_was_overruled_counts_as_cut_o
     assert (await shop.ended(moving)).outcome is Outcome.DONE
 
 
+async def test_a_failover_asked_for_again_after_a_cut_off_one_has_no_way_back_either(
+    shop: Application, world: World
+) -> None:
+    """S2: dr1 was given up by the relocate; the second failover only repeats the first."""
+    await relocate_that_hangs_in_its_demotion(shop, world)
+    world.hold.add(("dr2", Gate.READY))
+    first = (await shop.move("failover", "dr2")).workflow_id
+    await world.until(lambda: world.role("dr2") == "primary")
+    again = (await shop.move("failover", "dr2", accept_missing_volumes=["data-1"])).workflow_id
+    assert (await shop.ended(first)).outcome is Outcome.SUPERSEDED
+    assert "nothing to go back to" in (await shop.refused("abort", OperatorRequest())).message
+    world.hold.clear()
+    assert (await shop.ended(again)).outcome is Outcome.DONE
+
+
+async def test_an_unprotect_whose_id_is_taken_says_to_ask_again(shop: Application, world: World) -> None:
+    await protected(shop)
+    taken = await shop.client.start_workflow(
+        DRPlacementControl.run,
+        AppState(namespace="web", name="other"),
+        id=names.action_id("web", shop.name, "Unprotect", 2),
+        task_queue=names.CONTROL_QUEUE,
+    )
+    error = await shop.refused("unprotect", UnprotectRequest(request_id="one"))
+    assert "could not be started" in error.message
+    assert "ask again" in error.message
+    assert not (await shop.status()).state.interrupted
+    await shop.ended((await shop.update("unprotect", UnprotectRequest(request_id="two"))).workflow_id)
+    await taken.terminate()
+
+
 async def test_an_action_whose_id_is_taken_is_refused_and_the_next_one_runs(shop: Application, world: World) -> None:
     """S14: the entity was reset to before it started an action that still runs; its ID is that of the next epoch."""
     await protected(shop)
