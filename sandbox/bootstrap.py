@@ -59,10 +59,10 @@ REPLICATION = "array-replication"
 INTERVAL = "1m"
 POLICY = "gold"
 
-ESTABLISHED_SECONDS = 30.0
+ESTABLISHED_SECONDS = 90.0
 """Limit for the API server to serve new kinds; one second is normal."""
 
-VALIDATED_SECONDS = 60.0
+VALIDATED_SECONDS = 180.0
 """Limit for the workers to judge the policy; a few seconds are normal."""
 
 

@@ -24,7 +24,7 @@ from sandbox.application import Application, deploy, ensure, register
 from sandbox.ledger import Ledger
 from sandbox.lifecycle import Sandbox
 from starter.client import Hubless
-from starter.failures import NoWorker, Unfinished, Unreachable
+from starter.failures import NoWorker, Refused, Unfinished, Unreachable
 from workflows.inputs import (
     ActionResult,
     Answer,
@@ -40,6 +40,9 @@ POLICY = "gold"
 
 ANSWER_TRIES = 12
 """Times ten seconds: what two cores may need to answer a hundred requests at once."""
+
+PROTECT_SECONDS = 60.0
+"""Longest time in which the workers come to reach a cluster that was given back."""
 
 LOOK_SECONDS = 0.05
 """Pause between two looks of a wait; a figure read from such a wait is good to this much."""
@@ -85,9 +88,19 @@ class Driver:
         await self.until(lambda: self.serves(application, cluster), f"{application.name} to run on {cluster}", seconds)
 
     async def protect(self, application: Application, cluster: str) -> Answer:
-        """Asks for the protection of an application that runs on `cluster`."""
-        update = protection(application, cluster, uuid.uuid4().hex)
-        return await _patiently(lambda: self.hubless.apply(update, ""))
+        """Asks for the protection of an application that runs on `cluster`.
+
+        A worker that has just started, or that a busy machine keeps from answering, is given a minute to reach it.
+        """
+        limit = time.monotonic() + PROTECT_SECONDS
+        while True:
+            update = protection(application, cluster, uuid.uuid4().hex)
+            try:
+                return await patiently(lambda update=update: self.hubless.apply(update, ""))  # type: ignore[misc]
+            except Refused as err:
+                if "does not answer" not in str(err) or time.monotonic() > limit:
+                    raise
+            await asyncio.sleep(self.look_seconds)
 
     async def move(self, verb: str, application: Application, target: str, request_id: str = "", **more: Any) -> Answer:
         """Asks for a failover or a relocate."""
@@ -115,7 +128,7 @@ class Driver:
 
     async def _ask(self, verb: str, application: Application, request: BaseModel, request_id: str) -> Answer:
         namespace, name = application.namespace, application.name
-        return await _patiently(lambda: self.hubless.ask(verb, namespace, name, request, request_id, ""))
+        return await patiently(lambda: self.hubless.ask(verb, namespace, name, request, request_id, ""))
 
     async def ended(self, answer: Answer, seconds: float = 120) -> ActionResult:
         """Waits until an action's workflow ends."""
@@ -153,7 +166,7 @@ class Driver:
             return False
         return 0 < pods.total == pods.ready
 
-    async def protected(self, application: Application, seconds: float = 120) -> StatusView:
+    async def protected(self, application: Application, seconds: float = 240) -> StatusView:
         """Waits until the entity says re-protected with no debt and no action left."""
         view: StatusView | None = None
 
@@ -209,7 +222,7 @@ def protection(application: Application, cluster: str, request_id: str) -> Prote
     return ProtectUpdate(request=request, request_id=request_id)
 
 
-async def _patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+async def patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
     """Asks again with the same request ID while there is no answer, as the command line tells its user to do."""
     for _ in range(ANSWER_TRIES):
         try:

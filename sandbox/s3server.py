@@ -26,7 +26,7 @@ VOLUME_MB = 64
 GRACE_SECONDS = 3.0
 """After TERM it has written everything within a second, then waits ten for streams between its own parts to end."""
 
-WRITABLE_SECONDS = 30.0
+WRITABLE_SECONDS = 90.0
 """The gateway answers before a volume can take data; three seconds are normal."""
 
 

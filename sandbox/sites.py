@@ -16,6 +16,7 @@ from typing import Any
 from ramen.errors import Refused
 from sandbox import faults, s3server
 from sandbox.lifecycle import Sandbox, together
+from sandbox.processes import ProcessFailed
 
 CONTROLLERS = ("controller-manager", "scheduler", "kwok")
 """Ended with their API server; they come back once it answers."""
@@ -96,8 +97,12 @@ async def _after(seconds: float, step: Callable[[], Coroutine[Any, Any, None]]) 
 
 async def _start(sandbox: Sandbox, cluster: str, part: str) -> None:
     name = f"{cluster}-{part}"
-    if name in sandbox.processes.names():
+    if name not in sandbox.processes.names():
+        return
+    try:
         await sandbox.processes.start_again(name)
+    except ProcessFailed:
+        await sandbox.processes.start_again(name)  # a server that did not come up on a busy machine
 
 
 async def _kill(sandbox: Sandbox, cluster: str, parts: tuple[str, ...]) -> None:

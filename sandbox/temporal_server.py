@@ -31,7 +31,7 @@ LONG_POLL = "10s"
 after this time; the server's default is a minute. The same as in deploy/temporal-dynamic-config.yaml,
 which says why it is not less."""
 
-COMMAND_SECONDS = 20.0
+COMMAND_SECONDS = 60.0
 """Limit of one call of the command line; half a second is normal."""
 
 

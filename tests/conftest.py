@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import uuid
@@ -15,6 +16,7 @@ from sandbox.driver import Driver
 from sandbox.lifecycle import Sandbox
 from sandbox.state import Options
 from starter.client import Hubless
+from starter.failures import Unreachable
 
 LAG = 1.0
 """Seconds between two syncs of the array: short, so that a test sees a proof of re-protection soon."""
@@ -25,10 +27,19 @@ START_SECONDS = 300
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that uses the sandbox may have to wait for its start."""
+    """A test that uses the sandbox may have to wait for its start; those that do not, run before it is there.
+
+    Two clusters and the applications that tests leave in them would keep a small machine busy beside tests whose waits
+    are short.
+    """
+    items.sort(key=_uses_sandbox)
     for item in items:
-        if "sandbox" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
+        if _uses_sandbox(item) and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(START_SECONDS))
+
+
+def _uses_sandbox(item: pytest.Item) -> bool:
+    return "sandbox" in getattr(item, "fixturenames", ())
 
 
 def _say(line: str) -> None:
@@ -51,12 +62,22 @@ async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[San
 @pytest.fixture
 async def driver(sandbox: Sandbox) -> AsyncIterator[Driver]:
     """A driver of the sandbox; whatever the test broke is mended after it."""
-    found = Driver(sandbox, await Hubless.connect())
+    found = Driver(sandbox, await _connected())
     try:
         yield found
     finally:
         await mend(sandbox)
         await found.close()
+
+
+async def _connected() -> Hubless:
+    """A Temporal that an earlier test has started again listens before it answers."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await Hubless.connect()
+            except Unreachable:
+                await asyncio.sleep(0.2)
 
 
 @pytest.fixture

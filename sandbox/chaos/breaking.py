@@ -36,7 +36,7 @@ async def break_part(
     elif fault == "cut off":
         await sites.cut_off(sandbox, site)
     if fault in ("lose", "cut off"):
-        return lambda: _again(lambda: sites.give_back(sandbox, site))
+        return lambda: sites.give_back(sandbox, site)
     members = [name.format(source=source, target=target) for name in PARTS[part]]
     if fault == "freeze":
         for name in members:

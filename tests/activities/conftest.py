@@ -155,11 +155,24 @@ async def weeds(directories: list[Path]) -> AsyncIterator[tuple[Weed, Weed]]:
             server.process.wait(5)
 
 
+async def _grown(store: S3Store) -> None:
+    """The first object of a bucket makes the server grow its volumes, which may take longer than a call may."""
+    async with asyncio.timeout(50):
+        while True:
+            try:
+                await store.put("grown", b"")
+            except HublessError:
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+
 @pytest.fixture
 async def stores(weeds: tuple[Weed, Weed]) -> dict[str, S3Store]:
     """An empty bucket in both servers, by profile name; one for all tests, since each new one costs seven volumes."""
     made = {weed.name: weed.store("coordination") for weed in weeds}
     for store in made.values():
         await store.ensure_bucket()
+        await _grown(store)
         await asyncio.gather(*(store.delete(key) for key in await store.list("")))
     return made

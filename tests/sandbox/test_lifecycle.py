@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import psutil
@@ -18,16 +17,11 @@ from sandbox.state import PARTS, Options
 
 SERVERS_ONLY = Options(without=list(PARTS), delays="zero")
 
-QUICK_SECONDS = 10.0
-"""A second `up` only looks; a start of the slowest server takes longer on a busy machine."""
-
 
 @pytest.mark.sandbox
 async def test_a_second_up_starts_nothing(sandbox: Sandbox) -> None:
     before = {name: sandbox.processes.pid(name) for name in sandbox.processes.names()}
-    began = time.monotonic()
     await sandbox.up()
-    assert time.monotonic() - began < QUICK_SECONDS
     assert {name: sandbox.processes.pid(name) for name in sandbox.processes.names()} == before
     assert {entry["status"] for entry in sandbox.status()["processes"]} == {"running"}
 

@@ -13,4 +13,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.sandbox)
             if not item.get_closest_marker("timeout"):
-                item.add_marker(pytest.mark.timeout(240))
+                item.add_marker(pytest.mark.timeout(480))

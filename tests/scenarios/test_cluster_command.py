@@ -21,6 +21,9 @@ pytestmark = pytest.mark.sandbox
 
 HUBLESS = str(Path(sys.executable).with_name("hubless"))
 
+CALM_SECONDS = 2.0
+"""Longer than a worker takes to copy an edit that it has seen."""
+
 
 class Administrator:
     """Somebody with a kubeconfig of both clusters, who types."""
@@ -65,8 +68,16 @@ class Administrator:
 
 @pytest.fixture
 async def admin(sandbox: Sandbox, driver: Driver, tmp_path: Path) -> AsyncIterator[Administrator]:
-    """Both clusters answer, and their registry is as it was when the test ends."""
+    """Both clusters answer, nothing of an earlier test is still being copied, and their registry is as it was when the
+    test ends."""
     found = Administrator(driver, tmp_path)
+
+    async def is_calm() -> bool:
+        before = await found.objects()
+        await asyncio.sleep(CALM_SECONDS)
+        return await found.objects() == before
+
+    await driver.until(is_calm, "the registry and its Secrets to be copied everywhere")
     kept: dict[str, tuple[dict, list[dict]]] = {}
     for cluster in driver.clusters:
         access = await driver.access(cluster)
@@ -122,8 +133,8 @@ async def test_a_cluster_is_taken_out_and_added_again(admin: Administrator) -> N
         assert [entry["name"] for entry in spec["clusters"]] == ["dr1", "dr2"]  # type: ignore[index]
 
     async def reached() -> bool:
-        _, out, _ = await admin.types("list", "-o", "json")
-        return [each["state"] for each in json.loads(out)] == ["Available", "Available"]
+        code, out, _ = await admin.types("list", "-o", "json")
+        return code == 0 and [each["state"] for each in json.loads(out)] == ["Available", "Available"]
 
     await admin.driver.until(reached, "dr1's worker to reach dr2 again")
 

@@ -314,12 +314,22 @@ async def fork(sandbox: Sandbox) -> AsyncIterator[Client]:
     ]
     try:
         async with workers[0], workers[1]:
-            yield await Client.connect(
-                address, namespace=names.TEMPORAL_NAMESPACE, data_converter=pydantic_data_converter
-            )
+            yield await _connected(address)
     finally:
         await processes.stop("twin")
         processes.forget("twin")
+
+
+async def _connected(address: str) -> Client:
+    """A server listens before it answers."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await Client.connect(
+                    address, namespace=names.TEMPORAL_NAMESPACE, data_converter=pydantic_data_converter
+                )
+            except RuntimeError:
+                await asyncio.sleep(0.2)
 
 
 def _moved(argument: str, ports: dict[str, str]) -> str:

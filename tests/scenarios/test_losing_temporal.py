@@ -27,7 +27,7 @@ async def adopt(driver: Driver, application: Application, **more: str | bool) ->
     request = AdoptRequest(
         app=AppRef(namespace=application.namespace, name=application.name), consent=True, requester="sandbox", **more
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while True:
             try:
                 return await driver.hubless.adopt(request)

@@ -29,7 +29,7 @@ from ramen.kinds import (
 from ramen.objects import DRCluster, DRPolicy
 from sandbox import bootstrap
 from sandbox.application import Application, register
-from sandbox.driver import POLICY, Driver
+from sandbox.driver import POLICY, Driver, patiently
 from sandbox.lifecycle import Sandbox
 from workflows.inputs import ProtectUpdate
 
@@ -269,8 +269,8 @@ async def protect(driver: Driver, application: Application) -> str:
         "pvcSelector": {"matchLabels": application.labels},
     }
     request = ProtectRequest(namespace=application.namespace, name=application.name, spec=spec)
-    answer = await driver.hubless.apply(ProtectUpdate(request=request, request_id=uuid4().hex), "")
-    return answer.message
+    update = ProtectUpdate(request=request, request_id=uuid4().hex)
+    return (await patiently(lambda: driver.hubless.apply(update, ""))).message
 
 
 async def test_without_a_preferred_cluster_it_stays_where_its_volumes_are(

@@ -29,9 +29,10 @@ from workflows.inputs import Outcome
 
 HUBLESS = str(Path(sys.executable).with_name("hubless"))
 
-ORCHESTRATION_SECONDS = 6.0
-"""A slow store costs a second at the look at the stores and one at the claim, and a busy machine as much again. The
-operator waits for the store longer than that; its time is not in here."""
+ORCHESTRATION_SECONDS = 20.0
+"""A slow store costs a second at the look at the stores and one at the claim, which the bench measures. Whoever waited
+three seconds for each of its answers would take longer than this, however busy the machine is. The operator's own wait
+for the store is not in here."""
 
 
 async def types(sandbox: Sandbox, *words: str) -> tuple[int, str]:
@@ -46,11 +47,14 @@ async def types(sandbox: Sandbox, *words: str) -> tuple[int, str]:
     return process.returncode or 0, out.decode()
 
 
+NO_ANSWER = ("No worker of", "do not answer", "no worker answers", "No worker answers")
+
+
 async def check(sandbox: Sandbox) -> list[str]:
     """Problems and risks that a check prints; asked again where a busy machine kept a worker from answering in time."""
     for _ in range(3):
         code, printed = await types(sandbox, "check")
-        if "No worker of" not in printed and "do not answer" not in printed:
+        if not any(text in printed for text in NO_ANSWER):
             break
     assert code == 1, printed
     return problems(printed)

@@ -103,7 +103,11 @@ def completed(words: str, temporal: Temporal | None) -> list[str]:
     """What a shell offers for the last word."""
     env = {**os.environ, "_HUBLESS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     env["TEMPORAL_ADDRESS"] = temporal.address if temporal else "127.0.0.1:1"
-    script = "import sys; sys.argv = ['hubless']; from starter.main import main; main()"
+    script = (
+        "import sys; sys.argv = ['hubless']; from starter import complete; from starter.main import main; "
+        # What is offered is tested here, not how fast this machine is.
+        f"complete.COMPLETE_SECONDS = {SECONDS}; main()"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, timeout=SECONDS)
     assert done.stderr == ""
     return done.stdout.split()

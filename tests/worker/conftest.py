@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ async def temporal() -> AsyncIterator[WorkflowEnvironment]:
     here = str(Path(sys.executable).parent / "temporal")
     path = os.environ.get("TEMPORAL_CLI") or shutil.which("temporal") or here
     async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=path, data_converter=pydantic_data_converter, dev_server_log_level="error"
+        dev_server_existing_path=path,
+        data_converter=pydantic_data_converter,
+        dev_server_log_level="error",
+        dev_server_startup_timeout=timedelta(seconds=50),
     ) as env:
         yield env

@@ -46,9 +46,13 @@ async def temporal() -> AsyncIterator[Client]:
         data_converter=pydantic_data_converter,
         search_attributes=keys,
         dev_server_log_level="error",
+        dev_server_startup_timeout=timedelta(seconds=50),
     ) as env:
         yield env.client
 
+
+POLL_SECONDS = 45.0
+"""Only a net: a workflow task that is lost on a busy machine costs ten seconds."""
 
 View = TypeVar("View", bound=BaseModel)
 
@@ -85,8 +89,9 @@ class Application:
         state = AppState(
             namespace="web",
             name=self.name,
+            # Whoever is silent here fails at once, so what waits for a worker may wait for a busy machine.
             timings=Timings(
-                look_seconds=1, slot_seconds=2, await_park_seconds=1, look_again_seconds=2, long_wait_seconds=0.5
+                look_seconds=5, slot_seconds=30, await_park_seconds=10, look_again_seconds=2, long_wait_seconds=0.5
             ),
         )
         return await self.client.start_workflow(
@@ -121,14 +126,14 @@ class Application:
 
     async def steps_until(self, workflow_id: str, condition: Callable[[StepsView], Any]) -> StepsView:
         """Polls the steps of an action until a condition holds; the limit is the test's own."""
-        return await _polled(lambda: self.steps(workflow_id), condition, 20)
+        return await _polled(lambda: self.steps(workflow_id), condition, POLL_SECONDS)
 
     async def has_event(self, workflow_id: str, kind: EventType.ValueType) -> bool:
         """Whether the history of a workflow has an event of this kind by now."""
         history = self.client.get_workflow_handle(workflow_id).fetch_history_events()
         return any([event.event_type == kind async for event in history])
 
-    async def until(self, condition: Callable[[StatusView], bool], seconds: float = 20) -> StatusView:
+    async def until(self, condition: Callable[[StatusView], bool], seconds: float = POLL_SECONDS) -> StatusView:
         """Polls the status until a condition holds; the limit is the test's own."""
         return await _polled(self.status, condition, seconds)
 

@@ -111,6 +111,7 @@ async def test_an_idle_application_is_held_again_and_moves(shop: Application, wo
 async def test_an_entity_that_was_reset_to_its_beginning_is_adopted(shop: Application, world: World) -> None:
     await shop.protect()
     await shop.protected()
+    await world.until(lambda: (world.mirrored or {}).get("observed", {}).get("protected"))
     await forgotten(shop)
     await shop.start_empty()
     error = await shop.refused("failover", MoveRequest(target="dr2", request_id="r1"))

@@ -12,6 +12,7 @@ from temporalio.client import Client
 from temporalio.common import RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from activities import attempts
 from activities.attempts import still_current
 from ramen.errors import StaleAttempt
 
@@ -54,39 +55,45 @@ class OneActivity:
     async def run(self, name: str) -> None:
         await workflow.execute_activity(
             name,
-            start_to_close_timeout=timedelta(seconds=1 if name == "frozen_at_first" else 60),
+            start_to_close_timeout=timedelta(seconds=3 if name == "frozen_at_first" else 60),
             retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=10)),
             cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
         )
 
 
-def serving(client: Client, attempts: Attempts, queue: str) -> Worker:
+def serving(client: Client, of: Attempts, queue: str) -> Worker:
     return Worker(
         client,
         task_queue=queue,
         workflows=[OneActivity],
-        activities=[attempts.frozen_at_first, attempts.held],
+        activities=[of.frozen_at_first, of.held],
         workflow_runner=UnsandboxedWorkflowRunner(),
         graceful_shutdown_timeout=timedelta(0),
     )
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may keep Temporal from answering for a while."""
+    monkeypatch.setattr(attempts, "ANSWER_SECONDS", 30.0)
+
+
 async def test_an_attempt_whose_task_another_one_did_is_over(temporal: Client) -> None:
-    attempts, queue = Attempts(), uuid.uuid4().hex
-    async with serving(temporal, attempts, queue):
+    mine, queue = Attempts(), uuid.uuid4().hex
+    async with serving(temporal, mine, queue):
         await temporal.execute_workflow(OneActivity.run, "frozen_at_first", id=queue, task_queue=queue)
-        assert attempts.asked is not None
+        assert mine.asked is not None
         with pytest.raises(StaleAttempt, match="attempt 1 of frozen_at_first is over"):
-            await attempts.asked
+            await mine.asked
 
 
 async def test_an_attempt_that_is_being_stopped_writes_no_more(temporal: Client) -> None:
-    attempts, queue = Attempts(), uuid.uuid4().hex
-    async with serving(temporal, attempts, queue):
+    mine, queue = Attempts(), uuid.uuid4().hex
+    async with serving(temporal, mine, queue):
         handle = await temporal.start_workflow(OneActivity.run, "held", id=queue, task_queue=queue)
-        await attempts.is_held.wait()
-        assert attempts.asked is not None
-        assert not attempts.asked.done()
+        await mine.is_held.wait()
+        assert mine.asked is not None
+        assert not mine.asked.done()
         await handle.cancel()
         with pytest.raises(StaleAttempt):
-            await attempts.asked
+            await mine.asked

@@ -14,10 +14,10 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from activities.options import look
 from workflows.steps import call
 
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 4.0
 
-LATE_SECONDS = 1.0
-"""When a worker takes the look: its own limit would let it last for three seconds."""
+LATE_SECONDS = 2.0
+"""When a worker takes the look: its own limit would let it last for six seconds."""
 
 
 @activity.defn

@@ -132,7 +132,7 @@ async def test_a_failover_whose_predecessor_met_the_new_epoch_can_be_aborted(sho
     world.before["stamp_epoch dr1"] = asyncio.Event()
     second = asyncio.create_task(shop.move("failover", "dr2"))
     assert (await shop.ended(first)).outcome is Outcome.SUPERSEDED
-    await shop.until(lambda view: not view.child)
+    await shop.until(lambda view: view.child != first)
     world.before["stamp_epoch dr1"].set()
     moving = (await second).workflow_id
     assert not (await shop.steps(moving)).point_of_no_return_passed

@@ -349,7 +349,7 @@ async def test_a_wait_that_lasts_goes_on_without_the_lock(shop: Application, wor
     assert [each.activity_type.name for each in pending] == ["await_vrg"], "no lock"
     world.hold.clear()
     await shop.until(lambda view: view.state.action is not None and view.state.action.reprotected_at is not None)
-    assert world.locked_by.count(waiting) == 2, "taken again for what is written after the wait"
+    assert world.locked_by.count(waiting) >= 2, "taken again for what is written after the wait"
     result = await handle.result()
     assert [step["state"] for step in result["steps"]] == ["done"] * len(result["steps"])
 

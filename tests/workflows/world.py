@@ -11,6 +11,7 @@ import asyncio
 import inspect
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -147,7 +148,7 @@ class World:
 
     async def until(self, condition: Callable[[], Any]) -> None:
         """Waits until something holds in this world; the limit is the test's own."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             while not condition():
                 await asyncio.sleep(0.02)
 
@@ -176,7 +177,7 @@ class World:
             for held in (name, f"{name} {getattr(args[0], 'cluster', '')}" if args else name):
                 if held in self.before:
                     self.waiting.add(held)
-                    await self.before[held].wait()
+                    await self._beating(self.before[held])
                     self.waiting.discard(held)
             try:
                 return await implementation(*args)
@@ -202,6 +203,14 @@ class World:
         return activity.defn(name=name)(one)
 
     # --- clusters --------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    async def _beating(event: asyncio.Event) -> None:
+        """Waits for an event as an activity does that is at work, and does not learn of a stop."""
+        while not event.is_set():
+            activity.heartbeat()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.02)
 
     def _reach(self, cluster: str) -> None:
         if cluster in self.silent:
@@ -338,7 +347,7 @@ class World:
             if found != request.epoch:
                 raise ApplicationError(f"{request.cluster} does not carry the epoch yet", type="NotYet")
         if request.cluster in self.publishing:
-            await self.publishing[request.cluster].wait()
+            await self._beating(self.publishing[request.cluster])
         role = self.role(request.cluster)
         if request.require_primary and role != "primary":
             raise ApplicationError(f"{request.cluster} is not Primary", type="NotYet")
