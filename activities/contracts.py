@@ -156,7 +156,7 @@ class ReleaseVrg(Wire):
 
 
 class RemoveRestored(Wire):
-    """Deletes PVCs that an aborted promotion restored; only where the VRG accepted Secondary at this epoch."""
+    """Deletes PVCs that a promotion restored; only where the VRG has accepted Secondary at this epoch."""
 
     app: AppSpec
     cluster: str
@@ -439,7 +439,7 @@ async def release_vrg(request: ReleaseVrg) -> None:
 
 @activity.defn(name="remove_restored")
 async def remove_restored(request: RemoveRestored) -> list[str]:
-    """Deletes PVCs that an aborted promotion restored; returns their names."""
+    """Deletes PVCs that a promotion restored which did not come to be, or is over; returns their names."""
     raise NotImplementedError
 
 

@@ -167,6 +167,14 @@ class Reprotect(Action):
                 require_accepted_secondary=True,
             ),
         )
+        if workflow.patched("removes-restored"):
+            # Of a promotion that was never decided for nothing was placed here, so GitOps has nothing to take away.
+            await self._on(
+                peer,
+                f"Remove what was restored on {peer}",
+                contracts.remove_restored,
+                contracts.RemoveRestored(app=self.app, cluster=peer, epoch=self.epoch),
+            )
         await self._until(peer, Gate.CLEANED, f"the old pods and volumes of {self.app.name} on {peer} to go")
 
     async def _write_secondary(self, peer: str, serving: Observed, title: str) -> None:

@@ -170,9 +170,9 @@ async def _grown(store: S3Store) -> None:
 @pytest.fixture
 async def stores(weeds: tuple[Weed, Weed]) -> dict[str, S3Store]:
     """An empty bucket in both servers, by profile name; one for all tests, since each new one costs seven volumes."""
-    made = {weed.name: weed.store("coordination") for weed in weeds}
-    for store in made.values():
+    for weed in weeds:
+        store = weed.store("coordination")
         await store.ensure_bucket()
         await _grown(store)
         await asyncio.gather(*(store.delete(key) for key in await store.list("")))
-    return made
+    return {weed.name: weed.store("coordination") for weed in weeds}

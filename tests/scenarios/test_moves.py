@@ -132,6 +132,25 @@ async def test_failover_whose_source_dies_in_the_middle(
     await story.settled("dr2")
 
 
+async def test_failover_back_while_the_target_restores_leaves_nothing_there(
+    driver: Driver, sandbox: Sandbox, application: Application
+) -> None:
+    """GitOps never placed anything on dr2, so nobody else takes away the PVCs that were restored there."""
+    story = await Story.begin(driver, application)
+    faults.save(sandbox.directory, faults.Faults(promotion={"dr2": "hang"}))
+    first = await driver.move("failover", application, "dr2")
+
+    async def restored() -> bool:
+        return len(await driver.claims(application, "dr2")) == len(application.claim_names)
+
+    await driver.until(restored, "the PVCs to be restored on dr2")
+    back = await driver.move("failover", application, "dr1")
+    assert (await driver.ended(first)).outcome is Outcome.SUPERSEDED
+    faults.save(sandbox.directory, faults.Faults())
+    assert (await driver.ended(back)).outcome is Outcome.DONE
+    await story.settled("dr1")
+
+
 async def test_failover_back_before_reprotected_is_refused_and_accepted_with_loss(
     driver: Driver, sandbox: Sandbox, application: Application
 ) -> None:

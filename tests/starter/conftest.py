@@ -23,6 +23,7 @@ from uuid import uuid4
 
 import pytest
 from temporalio import activity, workflow
+from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
@@ -496,10 +497,11 @@ async def _until_connected(address: str) -> Client:
 
 async def _until_polled(client: Client) -> None:
     """The server names a worker as a poller a moment after its first poll."""
-    queues = [names.CONTROL_QUEUE, *map(names.cluster_queue, ("dr1", "dr2"))]
+    activities = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+    queues = [(names.CONTROL_QUEUE, None), *((names.cluster_queue(name), activities) for name in ("dr1", "dr2"))]
     async with asyncio.timeout(START_SECONDS):
-        for queue in queues:
-            while not await pollers(Hubless(client), queue):
+        for queue, kind in queues:
+            while not await pollers(Hubless(client), queue, kind):
                 await asyncio.sleep(0.05)
 
 
