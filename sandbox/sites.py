@@ -95,14 +95,18 @@ async def _after(seconds: float, step: Callable[[], Coroutine[Any, Any, None]]) 
     await step()
 
 
-async def _start(sandbox: Sandbox, cluster: str, part: str) -> None:
-    name = f"{cluster}-{part}"
-    if name not in sandbox.processes.names():
-        return
+async def start_again(sandbox: Sandbox, name: str) -> None:
+    """Starts a process; a server that did not come up on a busy machine is started once more."""
     try:
         await sandbox.processes.start_again(name)
     except ProcessFailed:
-        await sandbox.processes.start_again(name)  # a server that did not come up on a busy machine
+        await sandbox.processes.start_again(name)
+
+
+async def _start(sandbox: Sandbox, cluster: str, part: str) -> None:
+    name = f"{cluster}-{part}"
+    if name in sandbox.processes.names():
+        await start_again(sandbox, name)
 
 
 async def _kill(sandbox: Sandbox, cluster: str, parts: tuple[str, ...]) -> None:

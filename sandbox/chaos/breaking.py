@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 from sandbox import sites
 from sandbox.chaos.plan import LOST_HISTORY, PARTS, Fault
 from sandbox.lifecycle import Sandbox, together
 from sandbox.network import Way
-from sandbox.processes import ProcessFailed
 
 Mend = Callable[[], Awaitable[None]]
 
@@ -57,10 +55,10 @@ async def break_part(
     ]
 
     async def start() -> None:
-        await together(*(_again(lambda name=name: processes.start_again(name)) for name in members))  # type: ignore[misc]
+        await together(*(sites.start_again(sandbox, name) for name in members))
         for name in followers:
             if processes.status(name) == "stopped":
-                await _again(lambda name=name: processes.start_again(name))  # type: ignore[misc]
+                await sites.start_again(sandbox, name)
 
     return start
 
@@ -71,11 +69,3 @@ async def _nothing() -> None:
 
 async def _killed(sandbox: Sandbox, name: str) -> None:
     await sandbox.processes.kill(name)
-
-
-async def _again(start: Callable[[], Awaitable[Any]]) -> None:
-    """Starts something; a server that did not come up on a busy machine is started once more."""
-    try:
-        await start()
-    except ProcessFailed:
-        await start()

@@ -645,8 +645,8 @@ async def test_a_refusal_is_told_once_though_the_worker_dies_before_the_edit_is_
     assert world.events.count("DRPCEditRefused") == 1
 
 
-async def test_a_copy_whose_maker_dies_before_its_note_protects_nothing_again(world: World) -> None:
-    """An unprotect ended meanwhile: without a note the copy looks like a new object of a user."""
+async def dies_before_its_note(world: World) -> None:
+    """A worker makes the copy of an application that is protected on the other cluster, and dies."""
     world.workflows.move_to(ActionKind.DEPLOY, 1, "dr2")
 
     def dies(verb: str, kind: Kind, name: str) -> None:
@@ -657,6 +657,11 @@ async def test_a_copy_whose_maker_dies_before_its_note_protects_nothing_again(wo
     with contextlib.suppress(asyncio.CancelledError):
         await world.look(1, mark=True)
     world.cluster.before = None
+
+
+async def test_a_copy_whose_maker_dies_before_its_note_protects_nothing_again(world: World) -> None:
+    """An unprotect ended meanwhile: without a note the copy looks like a new object of a user."""
+    await dies_before_its_note(world)
     assert world.obj is not None
     world.workflows.state, world.workflows.ended = None, True
     await world.restart()
@@ -666,16 +671,7 @@ async def test_a_copy_whose_maker_dies_before_its_note_protects_nothing_again(wo
 
 
 async def test_a_copy_whose_maker_dies_before_its_note_is_noted_by_the_next(world: World) -> None:
-    world.workflows.move_to(ActionKind.DEPLOY, 1, "dr2")
-
-    def dies(verb: str, kind: Kind, name: str) -> None:
-        if world.obj is not None:
-            raise asyncio.CancelledError
-
-    world.cluster.before = dies
-    with contextlib.suppress(asyncio.CancelledError):
-        await world.look(1, mark=True)
-    world.cluster.before = None
+    await dies_before_its_note(world)
     await world.restart()
     await world.look()
     written = Written.of(world.there)
